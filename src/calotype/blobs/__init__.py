@@ -1,0 +1,1 @@
+"""Image bytes: immutable blobs with ids of their own."""

@@ -1,0 +1,1 @@
+"""Named object stores that images come from and go to: `bucket:key`."""

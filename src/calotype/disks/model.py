@@ -1,0 +1,27 @@
+"""The formats of disk images, and what an inspection finds."""
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+
+class DiskFormat(StrEnum):
+    """Names as the Image API has them; `vhd` is what qemu calls vpc."""
+
+    RAW = "raw"
+    QCOW2 = "qcow2"
+    VMDK = "vmdk"
+    VHD = "vhd"
+    VHDX = "vhdx"
+    VDI = "vdi"
+    ISO = "iso"
+
+
+class Inspection(Struct, frozen=True, kw_only=True):
+    """What the gate found in a file that it let pass."""
+
+    format: DiskFormat
+    virtual_size: int  # bytes that a guest sees
+    file_size: int  # bytes
+    self_contained: bool = True
+    detail: str = ""  # of the format: "streamOptimized", "fixed", "v3 zlib" …

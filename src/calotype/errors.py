@@ -1,0 +1,553 @@
+"""What can go wrong, as one hierarchy; no HTTP in it.
+
+A *family* says what a program can do about an error and is what `web/problems.py` maps to the wire.
+A *leaf* says what happened: `code` is stable and readable, `img` is the code that the IMS API has for the same fact
+(its message is in `calotype/jobs/img_codes.json`). The text of an error is for the caller: what was wrong and what to
+do, in the API's words, without paths, queries or secrets.
+"""
+
+from typing import ClassVar
+
+
+class CalotypeError(Exception):
+    """The root. Anything raised to a caller that is not of this kind is a bug."""
+
+    code: ClassVar[str] = "error"
+    img: ClassVar[str] = "IMG.0061"
+
+    @property
+    def message(self) -> str:
+        return str(self)
+
+
+# --- families ---------------------------------------------------------------------------------------------------------
+
+
+class Invalid(CalotypeError):
+    """What was sent cannot be accepted as it is; sending it again will not help."""
+
+    code = "invalid"
+    img = "IMG.0001"
+
+
+class Unauthenticated(CalotypeError):
+    """Who is calling is not known."""
+
+    code = "unauthenticated"
+    img = "IMG.0087"
+
+
+class Forbidden(CalotypeError):
+    """The caller is known and may not do this."""
+
+    code = "forbidden"
+    img = "IMG.0026"
+
+
+class NotFound(CalotypeError):
+    """It does not exist, or not for this caller."""
+
+    code = "not_found"
+    img = "IMG.0121"
+
+
+class Conflict(CalotypeError):
+    """It cannot be done in the present state."""
+
+    code = "conflict"
+    img = "IMG.0046"
+
+
+class TooLarge(CalotypeError):
+    """It is above a limit or a quota."""
+
+    code = "too_large"
+    img = "IMG.0059"
+
+
+class UnsupportedMedia(CalotypeError):
+    """The body is of a type this call does not take."""
+
+    code = "unsupported_media_type"
+    img = "IMG.0001"
+
+
+class RangeNotSatisfiable(CalotypeError):
+    """No byte of the asked range exists. `size` is the length of the whole in bytes."""
+
+    code = "range_not_satisfiable"
+
+    def __init__(self, size: int) -> None:
+        super().__init__(f"the range is outside the {size} bytes of the object")
+        self.size = size
+
+
+class Throttled(CalotypeError):
+    """Too much at once; later it may work."""
+
+    code = "throttled"
+    img = "IMG.0060"
+
+
+class Unavailable(CalotypeError):
+    """A part of the service is away for now; the same call may succeed later."""
+
+    code = "unavailable"
+    img = "IMG.0014"
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+class MalformedBody(Invalid):
+    code = "malformed_body"
+    img = "IMG.0001"
+
+
+class EmptyBody(Invalid):
+    code = "empty_body"
+    img = "IMG.0007"
+
+
+class WrongProject(Invalid):
+    """The project in the path is not the credential's."""
+
+    code = "wrong_project"
+    img = "IMG.0030"
+
+
+class BadFilter(Invalid):
+    code = "bad_filter"
+    img = "IMG.0001"
+
+
+class InvalidName(Invalid):
+    code = "invalid_name"
+    img = "IMG.0003"
+
+
+class MissingName(Invalid):
+    code = "missing_name"
+    img = "IMG.0013"
+
+
+class NameTooLong(Invalid):
+    code = "name_too_long"
+    img = "IMG.0002"
+
+
+class DescriptionTooLong(Invalid):
+    code = "description_too_long"
+    img = "IMG.0004"
+
+
+class InvalidDescription(Invalid):
+    code = "invalid_description"
+    img = "IMG.0054"
+
+
+class InvalidSize(Invalid):
+    """min_disk, min_ram or max_ram is out of bounds, or smaller than what the image needs."""
+
+    code = "invalid_size"
+    img = "IMG.0055"
+
+
+class UnknownOsVersion(Invalid):
+    code = "unknown_os_version"
+    img = "IMG.0056"
+
+
+class InvalidOsType(Invalid):
+    code = "invalid_os_type"
+    img = "IMG.0122"
+
+
+class UnknownResource(Invalid):
+    """No source was named that an image could be made from."""
+
+    code = "unknown_resource"
+    img = "IMG.0021"
+
+
+class InvalidTag(Invalid):
+    code = "invalid_tag"
+    img = "IMG.0115"
+
+
+class TooManyTags(Invalid):
+    code = "too_many_tags"
+    img = "IMG.0116"
+
+
+class InvalidFirmware(Invalid):
+    code = "invalid_firmware"
+    img = "IMG.0141"
+
+
+class InvalidImageType(Invalid):
+    code = "invalid_image_type"
+    img = "IMG.0117"
+
+
+class MissingOsVersion(Invalid):
+    code = "missing_os_version"
+    img = "IMG.0166"
+
+
+class InvalidEnterpriseProject(Invalid):
+    code = "invalid_enterprise_project"
+    img = "IMG.0155"
+
+
+class InvalidArchitecture(Invalid):
+    code = "invalid_architecture"
+    img = "IMG.0212"
+
+
+class KeyDoesNotExist(Invalid):
+    """An encryption key was named; this deployment has none."""
+
+    code = "key_does_not_exist"
+    img = "IMG.0095"
+
+
+class NotSupported(Invalid):
+    """The API knows this, the deployment does not offer it."""
+
+    code = "not_supported"
+    img = "IMG.0105"
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+class ImageNotFound(NotFound):
+    code = "image_not_found"
+    img = "IMG.0144"
+
+    def __init__(self, image_id: str) -> None:
+        super().__init__(f"no image {image_id}")
+
+
+class UnknownImageInBody(Invalid):
+    code = "unknown_image"
+    img = "IMG.0027"
+
+
+class DuplicateImage(Conflict):
+    code = "duplicate_image"
+    img = "IMG.0066"
+
+    def __init__(self, image_id: str) -> None:
+        super().__init__(f"an image with the id {image_id} exists or existed; ids are never used twice")
+
+
+class WrongStatus(Conflict):
+    """The image's state does not allow this."""
+
+    code = "wrong_status"
+    img = "IMG.0046"
+
+    def __init__(self, *, now: str, wanted: str) -> None:
+        super().__init__(f"the image is {now}; {wanted}")
+        self.now = now
+
+
+class ImageProtected(Forbidden):
+    code = "image_protected"
+    img = "IMG.0028"
+
+    def __init__(self, image_id: str) -> None:
+        super().__init__(f"image {image_id} is protected and cannot be deleted; set protected to false first")
+
+
+class ImageInUse(Conflict):
+    """A job is working on the image."""
+
+    code = "image_in_use"
+    img = "IMG.0090"
+
+
+class NotImageOwner(Forbidden):
+    code = "not_image_owner"
+    img = "IMG.0047"
+
+
+class AttributeConflict(Invalid):
+    code = "attribute_conflict"
+    img = "IMG.0035"
+
+
+class ReadOnlyAttribute(Forbidden):
+    code = "read_only_attribute"
+    img = "IMG.0035"
+
+
+class MissingAttribute(Conflict):
+    """A patch replaces or removes what is not there."""
+
+    code = "missing_attribute"
+    img = "IMG.0035"
+
+
+class ImageQuotaExceeded(TooLarge):
+    code = "image_quota_exceeded"
+    img = "IMG.0015"
+
+
+class StorageQuotaExceeded(TooLarge):
+    code = "storage_quota_exceeded"
+    img = "IMG.0059"
+
+
+class ImageTooLarge(TooLarge):
+    code = "image_too_large"
+    img = "IMG.0059"
+
+
+class NoData(NotFound):
+    """The image has no bytes yet."""
+
+    code = "no_data"
+    img = "IMG.0046"
+
+
+class NoSpace(Unavailable):
+    """The disk of the service is full."""
+
+    code = "no_space"
+    img = "IMG.0014"
+
+
+# --- disk images ------------------------------------------------------------------------------------------------------
+
+
+class DiskRefused(Invalid):
+    """The gate did not let a disk image pass. The family of all that is wrong with an image's content."""
+
+    code = "disk_refused"
+    img = "IMG.0057"
+
+
+class EmptyDisk(DiskRefused):
+    code = "empty_disk"
+
+
+class FormatMismatch(DiskRefused):
+    """The content is not of the declared format, or of none that can be used, or of two at once."""
+
+    code = "format_mismatch"
+
+
+class TruncatedDisk(DiskRefused):
+    code = "truncated_disk"
+
+
+class UnsafeDisk(DiskRefused):
+    """The image refers to something outside itself, or is encrypted."""
+
+    code = "unsafe_disk"
+
+
+class DiskTooLarge(DiskRefused):
+    """The virtual size is above what is allowed."""
+
+    code = "disk_too_large"
+    img = "IMG.0059"
+
+
+class ConversionFailed(CalotypeError):
+    """qemu-img could not do it. The text holds its last words, without paths."""
+
+    code = "conversion_failed"
+    img = "IMG.0057"
+
+
+class VerificationFailed(CalotypeError):
+    """What was written does not read back as what was given."""
+
+    code = "verification_failed"
+    img = "IMG.0014"
+
+
+# --- buckets ----------------------------------------------------------------------------------------------------------
+
+
+class BucketNotFound(NotFound):
+    code = "bucket_not_found"
+    img = "IMG.0069"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no bucket {name}")
+
+
+class BucketExists(Conflict):
+    code = "bucket_exists"
+    img = "IMG.0038"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"bucket {name} exists")
+
+
+class BucketNotEmpty(Conflict):
+    code = "bucket_not_empty"
+    img = "IMG.0038"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"bucket {name} is not empty; delete its objects first")
+
+
+class BucketReadOnly(Forbidden):
+    code = "bucket_read_only"
+    img = "IMG.0069"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"bucket {name} is read-only")
+
+
+class InvalidBucketName(Invalid):
+    code = "invalid_bucket_name"
+    img = "IMG.0109"
+
+
+class EmptyBucketName(Invalid):
+    code = "empty_bucket_name"
+    img = "IMG.0068"
+
+
+class InvalidObjectKey(Invalid):
+    code = "invalid_object_key"
+    img = "IMG.0075"
+
+
+class ObjectKeyTooLong(InvalidObjectKey):
+    code = "object_key_too_long"
+    img = "IMG.0074"
+
+
+class EmptyObjectKey(InvalidObjectKey):
+    code = "empty_object_key"
+    img = "IMG.0073"
+
+
+class SpaceInObjectKey(InvalidObjectKey):
+    code = "space_in_object_key"
+    img = "IMG.0175"
+
+
+class InvalidObjectAddress(Invalid):
+    """Not of the form `bucket:key`."""
+
+    code = "invalid_object_address"
+    img = "IMG.0017"
+
+
+class ObjectNotFound(NotFound):
+    code = "object_not_found"
+    img = "IMG.0057"
+
+    def __init__(self, bucket: str, key: str) -> None:
+        super().__init__(f"object {bucket}:{key} not found")
+
+
+class ObjectExists(Conflict):
+    code = "object_exists"
+    img = "IMG.0070"
+
+    def __init__(self, bucket: str, key: str) -> None:
+        super().__init__(f"object {bucket}:{key} exists")
+
+
+class ObjectIsFolder(Conflict):
+    """In a bucket that is a folder, `a` and `a/b` cannot both be objects."""
+
+    code = "object_is_folder"
+    img = "IMG.0070"
+
+    def __init__(self, bucket: str, key: str) -> None:
+        super().__init__(f"{bucket}:{key} cannot be an object: a part of the key is a folder or an object already")
+
+
+class ObjectChanged(CalotypeError):
+    """The source is no longer what it was when the job began."""
+
+    code = "object_changed"
+    img = "IMG.0057"
+
+
+class DigestMismatch(Invalid):
+    """The bytes are not those that the caller announced."""
+
+    code = "digest_mismatch"
+    img = "IMG.0057"
+
+
+class UploadCut(Invalid):
+    """The client went away, or sent fewer or more bytes than it announced."""
+
+    code = "upload_cut"
+    img = "IMG.0057"
+
+
+# --- jobs -------------------------------------------------------------------------------------------------------------
+
+
+class JobNotFound(NotFound):
+    """Unknown and foreign ids alike, malformed ones too: the answer is the same to the byte."""
+
+    code = "job_not_found"
+    img = "IMG.0023"
+
+    def __init__(self) -> None:
+        super().__init__("no such job")
+
+
+class JobFinished(Conflict):
+    code = "job_finished"
+    img = "IMG.0023"
+
+
+class JobCancelled(CalotypeError):
+    code = "job_cancelled"
+    img = "IMG.0061"
+
+
+class TooManyJobs(Throttled):
+    code = "too_many_jobs"
+    img = "IMG.0060"
+
+
+class ExportUnsupported(Invalid):
+    """The asked format is not one that images are exported to."""
+
+    code = "export_unsupported"
+    img = "IMG.0072"
+
+
+class ExportRefused(Invalid):
+    code = "export_refused"
+    img = "IMG.0071"
+
+
+class PublicImageExport(Invalid):
+    code = "public_image_export"
+    img = "IMG.0077"
+
+
+class ExportRunning(Invalid):
+    code = "export_running"
+    img = "IMG.0148"
+
+
+# --- identity ---------------------------------------------------------------------------------------------------------
+
+
+class IdentityNotFound(NotFound):
+    """No such user, project, domain, role or assignment."""
+
+    code = "identity_not_found"
+
+
+class IdentityConflict(Conflict):
+    code = "identity_conflict"

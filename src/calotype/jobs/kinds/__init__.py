@@ -1,0 +1,1 @@
+"""One module a job type: the steps it runs."""

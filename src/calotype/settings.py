@@ -1,0 +1,237 @@
+"""One frozen `Settings`: defaults, then `calotype.toml`, then `CALOTYPE_*` of the environment. Checked at start.
+
+A setting `port` of the section `http` is `[http] port = …` in the file and `CALOTYPE_HTTP_PORT` in the environment;
+those of no section are top-level keys (`data_dir`, `CALOTYPE_DATA_DIR`). An unknown or wrong one raises `WrongSetting`
+with its name and what is allowed. Sizes and durations carry their unit in the name.
+"""
+
+import os
+import tomllib
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+PREFIX: Final = "CALOTYPE_"
+# Read by other parts than Settings: which file to read, and secrets that only the first start needs.
+OTHER_VARIABLES: Final = frozenset({"CALOTYPE_CONFIG", "CALOTYPE_ADMIN_PASSWORD", "CALOTYPE_DEMO_PASSWORD"})
+
+Count = Annotated[int, Meta(ge=1)]
+CountOrNone = Annotated[int, Meta(ge=0)]
+Bytes = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class WrongSetting(Exception):
+    """A setting is unknown or its value is not allowed. The text names it and what is allowed."""
+
+
+class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    host: str = "127.0.0.1"  # address to listen on
+    port: Port = 9292
+    processes: CountOrNone = 0  # API processes; 0: one a core, at most 4
+    url: str = ""  # how clients reach the service, e.g. https://images.example.test; empty: http://host:port
+    buffer_budget_bytes: Bytes = 256 * 1024 * 1024  # memory that all uploads of one API process share
+
+
+class IdentitySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    token_lifetime_s: Annotated[int, Meta(ge=60, le=30 * 86400)] = 86400
+    revocation_refresh_s: Annotated[float, Meta(gt=0, le=60)] = 5.0  # how old the known revocations may be
+
+
+class JobSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    creations_per_project: Count = 40  # open jobs that create images, at once (IMG.0060)
+    copies_per_project: Count = 5  # open copy jobs, at once (IMG.0060)
+    slots: CountOrNone = 0  # jobs that a worker converts at once; 0: one a core
+    attempts: Count = 20  # how often a job is begun anew after its worker died
+    heartbeat_s: Seconds = 5.0
+    dead_after_s: Seconds = 30.0  # a worker that is silent for so long is dead
+    poll_s: Seconds = 0.1  # how often a worker looks for new jobs
+    retention_days: Count = 30  # how long a finished job can be read
+    drain_s: Seconds = 30.0  # how long a stopping worker waits for the steps under way
+
+
+class ImageSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    count_per_project: Count = 50  # images of one project (IMG.0015)
+    stored_bytes_per_project: Bytes = 10 * 1024**4  # bytes that the images of one project hold
+    virtual_bytes_per_image: Bytes = 2 * 1024**4  # the largest virtual disk
+    file_bytes: Bytes = 128 * 1024**3  # the largest file, uploaded or imported
+    export_bytes: Bytes = 128 * 1024**3  # the largest image that is exported or copied
+    tags: Count = 10
+    properties: Count = 128
+    hash_algorithm: Literal["sha512", "sha256"] = "sha512"
+    upload_idle_s: Seconds = 60.0  # an upload that brings no byte for so long is ended
+    check_uploads: Literal["enforce", "warn"] = "enforce"  # whether disk_format must be what the bytes are
+
+
+class ImportSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    format: Literal["qcow2", "raw", "keep"] = "qcow2"  # what an import stores; a self-contained qcow2 is kept as it is
+
+
+class SecuritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    sandbox: Literal["auto", "required"] = "auto"  # required: refuse to start where bubblewrap cannot work
+
+
+class ImsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    revision: Literal["current", "2022-10"] = "current"  # the form of the job query
+
+
+class BucketMapping(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A folder of the host that one project, or every project, sees as a bucket."""
+
+    folder: str
+    project: str = ""  # name or id of the project; empty: every project
+    read_only: bool = True
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    data_dir: str = "data"  # everything the service keeps
+    database: str = ""  # URL of a PostgreSQL database, postgresql://…; empty: SQLite in data_dir
+    region: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "RegionOne"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "text"] = "auto"
+    http: Http = Http()
+    identity: IdentitySettings = IdentitySettings()
+    jobs: JobSettings = JobSettings()
+    images: ImageSettings = ImageSettings()
+    imports: ImportSettings = ImportSettings()
+    security: SecuritySettings = SecuritySettings()
+    ims: ImsSettings = ImsSettings()
+    buckets: dict[str, BucketMapping] = {}  # name -> mapped folder; in the file only
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.data_dir).absolute()
+
+    @property
+    def url(self) -> str:
+        """The root URL of the service, without a slash at the end."""
+        if self.http.url:
+            return self.http.url.rstrip("/")
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.http.host, self.http.host)  # noqa: S104 - compared, not bound
+        return f"http://{host}:{self.http.port}"
+
+    @property
+    def processes(self) -> int:
+        return self.http.processes or min(4, os.cpu_count() or 1)
+
+    @property
+    def slots(self) -> int:
+        return self.jobs.slots or os.cpu_count() or 1
+
+
+SECTIONS: Final[Mapping[str, type[Struct]]] = {
+    field.name: field.type
+    for field in msgspec.structs.fields(Settings)
+    if isinstance(field.type, type) and issubclass(field.type, Struct)
+}
+SECRETS: Final = frozenset({"database"})  # settings whose value may hold a password
+
+
+def load(environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """Return what is in force. The file is `CALOTYPE_CONFIG`, or `calotype.toml` here if there is one.
+
+    `overrides` win over everything: `load(data_dir="d", http={"port": 9000})`; None values are left out.
+    Raises `WrongSetting`.
+    """
+    environment = os.environ if environment is None else environment
+    values = _from_file(environment)
+    for name, value in _from_environment(environment).items():
+        _merge(values, name, value)
+    for name, given in overrides.items():
+        if isinstance(given, Mapping):
+            _merge(values, name, {key: item for key, item in given.items() if item is not None})
+        elif given is not None:
+            values[name] = given
+    try:
+        settings = msgspec.convert(values, Settings)
+    except msgspec.ValidationError as error:
+        raise WrongSetting(_explained(str(error))) from None
+    if settings.database and not settings.database.startswith(("postgresql://", "postgresql+psycopg://")):
+        raise WrongSetting("database: wants a URL that begins with postgresql://, or nothing for SQLite")
+    if settings.jobs.dead_after_s < 2 * settings.jobs.heartbeat_s:
+        raise WrongSetting("jobs.dead_after_s: wants at least twice jobs.heartbeat_s")
+    return settings
+
+
+def shown(settings: Settings) -> dict[str, Any]:
+    """What is in force, for printing: the same nesting, secrets as stars."""
+    values: dict[str, Any] = msgspec.to_builtins(settings)
+    for name in SECRETS:
+        if values[name]:
+            values[name] = "********"
+    return values
+
+
+def variables() -> dict[str, str]:
+    """Every environment variable of Settings, with the dotted name of its setting."""
+    names = {}
+    for field in msgspec.structs.fields(Settings):
+        section = SECTIONS.get(field.name)
+        if section is not None:
+            for inner in msgspec.structs.fields(section):
+                names[f"{PREFIX}{field.name}_{inner.name}".upper()] = f"{field.name}.{inner.name}"
+        elif field.name != "buckets":
+            names[f"{PREFIX}{field.name}".upper()] = field.name
+    return names
+
+
+def _merge(values: dict[str, Any], name: str, value: Any) -> None:
+    if isinstance(value, dict) and isinstance(values.get(name), dict):
+        values[name] = {**values[name], **value}
+    else:
+        values[name] = value
+
+
+def _from_file(environment: Mapping[str, str]) -> dict[str, Any]:
+    named = environment.get("CALOTYPE_CONFIG")
+    path = Path(named or "calotype.toml")
+    if not named and not path.exists():
+        return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise WrongSetting(f"CALOTYPE_CONFIG: cannot read {path}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise WrongSetting(f"{path}: not a TOML file: {error}") from None
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    known = variables()
+    values: dict[str, Any] = {}
+    for variable, text in environment.items():
+        if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES:
+            continue
+        if variable not in known:
+            raise WrongSetting(f"{variable}: no such setting. `calotype settings` lists all of them")
+        section, _, name = known[variable].rpartition(".")
+        holder = SECTIONS[section] if section else Settings
+        value = _parsed(variable, text, typing.get_type_hints(holder, include_extras=True)[name])
+        if section:
+            values.setdefault(section, {})[name] = value
+        else:
+            values[name] = value
+    return values
+
+
+def _parsed(variable: str, text: str, kind: Any) -> Any:
+    try:
+        return msgspec.convert(text, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise WrongSetting(f"{variable}: {_explained(str(error))}") from None
+
+
+def _explained(text: str) -> str:
+    """Turn msgspec's words into a setting's name and what is wrong: "http.port: expected `int` <= 65535"."""
+    problem, _, place = text.partition(" - at `$.")
+    unknown = "Object contains unknown field `"
+    prefix = place.rstrip("`")
+    if problem.startswith(unknown):
+        name = problem.removeprefix(unknown).rstrip("`")
+        return f"{prefix + '.' if prefix else ''}{name}: no such setting. `calotype settings` lists all of them"
+    problem = problem[:1].lower() + problem[1:]
+    return f"{prefix}: {problem}" if prefix else problem

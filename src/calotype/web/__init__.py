@@ -1,0 +1,1 @@
+"""The HTTP faces over one catalogue and one job record. They decode, name the permission, call, and encode."""

@@ -1,0 +1,103 @@
+"""One entry of the route table: what answers a path, who may call it, and in which API's form errors are told.
+
+`bound` turns an entry into a Starlette route: it names the caller, checks the project in the path and the permission,
+calls, and turns what goes wrong into the API's form. Nothing else does any of this.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Literal
+
+from msgspec import Struct
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+
+from calotype.errors import CalotypeError, Unauthenticated, WrongProject
+from calotype.identity.model import Caller
+from calotype.identity.permissions import require
+from calotype.web import problems
+from calotype.web.request import app_of
+
+Family = Literal["ims", "imagev2", "identity", "native"]
+Handler = Callable[[Request], Awaitable[Response]]
+PROJECT: Final = re.compile(r"[0-9a-f]{32}")
+
+
+class Route(Struct, frozen=True, kw_only=True):
+    """`permission`: an action or several, all needed; "" a token of any kind; None nothing, not even a token."""
+
+    method: str
+    path: str  # Starlette's form: /v2/images/{image_id}
+    handler: Handler
+    family: Family
+    permission: str | tuple[str, ...] | None
+    summary: str = ""
+    takes: Any = None  # type of the JSON body, or None
+    gives: Any = None  # type of the JSON answer, or None
+    status: int = 200  # of success
+    needs_project: bool = True  # only for a token that is scoped to a project
+
+
+def bound(routes: Sequence[Route]) -> list[StarletteRoute]:
+    """Starlette routes, one a path, so that a wrong method on a known path is a 405 in the API's form."""
+    paths: dict[str, dict[str, Route]] = {}
+    for route in routes:
+        methods = paths.setdefault(route.path, {})
+        if route.method in methods:
+            raise ValueError(f"{route.method} {route.path} is in the route table twice")
+        methods[route.method] = route
+    return [StarletteRoute(path, _endpoint(methods), methods=None) for path, methods in paths.items()]
+
+
+class _Endpoint:
+    """The ASGI application of one path. A class, so that Starlette hands every method through."""
+
+    def __init__(self, methods: dict[str, Route]) -> None:
+        self.methods = methods
+        self.family: Family = next(iter(methods.values())).family
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive, send)
+        route = self.methods.get(request.method)
+        if route is None:
+            response = problems.method_not_allowed(self.family, sorted(self.methods), request)
+        else:
+            response = await _answer(route, request)
+        await response(scope, receive, send)
+
+
+def _endpoint(methods: dict[str, Route]) -> Any:
+    return _Endpoint(methods)
+
+
+async def _answer(route: Route, request: Request) -> Response:
+    try:
+        if route.permission is not None:
+            _admit(route, request)
+        return await route.handler(request)
+    except CalotypeError as error:
+        return problems.answer(route.family, error, request)
+    except ClientDisconnect:
+        return Response(status_code=499)  # no one reads it; the number is for the log
+    except Exception as error:  # noqa: BLE001 - the edge: whatever was not foreseen is a bug, told without detail
+        return problems.bug(route.family, error, request)
+
+
+def _admit(route: Route, request: Request) -> None:
+    who = authenticated(request)
+    request.state.caller = who
+    in_path = request.path_params.get("project_id")
+    if route.needs_project and who.project_id is None:
+        raise Unauthenticated("this call wants a token that is scoped to a project")
+    if in_path is not None and route.family in ("ims", "native") and in_path != who.project_id:
+        raise WrongProject("the project in the path is not that of the token")
+    if route.permission:
+        require(who, *([route.permission] if isinstance(route.permission, str) else route.permission))
+
+
+def authenticated(request: Request) -> Caller:
+    token = request.headers.get("x-auth-token")
+    if not token:
+        raise Unauthenticated("no token: send one in X-Auth-Token")
+    return app_of(request).identity.authenticate(token)

@@ -1,0 +1,47 @@
+# One command for everything, the same in CI. Bare `make` lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run check test test-services bench docs lock clean
+MAKEFLAGS += --no-print-directory
+
+bin := .venv/bin
+ready := .venv/.ready
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 — \2/p' Makefile | sed 's/^  make \([a-z-]*\) — /  make \1\t/' | expand -t 22
+
+setup: $(ready) ## make .venv with everything that is needed, and install qemu-utils and bubblewrap
+	@bash scripts/system-packages.sh qemu-img:qemu-utils bwrap:bubblewrap
+
+$(ready): requirements.lock pyproject.toml scripts/setup.sh
+	@bash scripts/setup.sh
+	@touch $(ready)
+
+demo: setup ## show the main job on a real disk image, in a service that is started for it
+	@$(bin)/calotype demo
+
+run: setup ## start the service in ./data, until Ctrl-C
+	@$(bin)/calotype serve --data-dir data
+
+check: $(ready) ## format, lint and types
+	$(bin)/ruff format --check .
+	$(bin)/ruff check .
+	$(bin)/mypy
+
+test: setup ## the tests
+	$(bin)/pytest -n 2 --dist worksteal -m "not services"
+
+test-services: setup ## the tests that want a real PostgreSQL, which is started for them
+	@bash scripts/with-postgresql.sh $(bin)/pytest -n 2 --dist worksteal -m services
+
+bench: setup ## the measurements
+	@$(bin)/python -m bench
+
+docs: $(ready) ## check the documentation: links, and that nothing is left out of it
+	@$(bin)/python scripts/check_docs.py
+
+lock: ## renew requirements.lock
+	@bash scripts/lock.sh
+
+clean: ## remove .venv and what tools left; ./data stays
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests bench scripts -name __pycache__ -prune -exec rm -rf {} +

@@ -230,6 +230,41 @@ class ImageNotFound(NotFound):
         super().__init__(f"no image {image_id}")
 
 
+class TagNotFound(NotFound):
+    code = "tag_not_found"
+
+    def __init__(self, tag: str) -> None:
+        super().__init__(f"the image has no tag {tag}")
+
+
+class MemberNotFound(NotFound):
+    """The image is not shared with the project, or that is not for this caller to know."""
+
+    code = "member_not_found"
+
+    def __init__(self, member_id: str) -> None:
+        super().__init__(f"the image is not shared with project {member_id}")
+
+
+class MemberExists(Conflict):
+    code = "member_exists"
+
+    def __init__(self, member_id: str) -> None:
+        super().__init__(f"the image is shared with project {member_id} already")
+
+
+class TooManyMembers(TooLarge):
+    code = "too_many_members"
+    img = "IMG.0088"
+
+
+class NotShareable(Forbidden):
+    """Public and community images are everyone's: they have no members."""
+
+    code = "not_shareable"
+    img = "IMG.0089"
+
+
 class UnknownImageInBody(Invalid):
     code = "unknown_image"
     img = "IMG.0027"
@@ -313,6 +348,16 @@ class NoData(NotFound):
     img = "IMG.0046"
 
 
+class BlobNotFound(NotFound):
+    """The bytes are gone: the image was deleted since its row was read."""
+
+    code = "blob_not_found"
+    img = "IMG.0144"
+
+    def __init__(self, blob_id: str) -> None:
+        super().__init__(f"no blob {blob_id}")
+
+
 class NoSpace(Unavailable):
     """The disk of the service is full."""
 
@@ -388,6 +433,24 @@ class BucketExists(Conflict):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"bucket {name} exists")
+
+
+class TooManyBuckets(TooLarge):
+    code = "too_many_buckets"
+    img = "IMG.0038"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"a project has at most {most} buckets; delete one that is not needed")
+
+
+class BucketMapped(Forbidden):
+    """A bucket of the settings, not of the API."""
+
+    code = "bucket_mapped"
+    img = "IMG.0038"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"bucket {name} is a folder that the operator has mapped; only the settings can remove it")
 
 
 class BucketNotEmpty(Conflict):
@@ -513,6 +576,13 @@ class JobCancelled(CalotypeError):
     img = "IMG.0061"
 
 
+class JobInterrupted(CalotypeError):
+    """The attempts are used up: workers that had the job died, again and again."""
+
+    code = "job_interrupted"
+    img = "IMG.0061"
+
+
 class TooManyJobs(Throttled):
     code = "too_many_jobs"
     img = "IMG.0060"
@@ -528,6 +598,11 @@ class ExportUnsupported(Invalid):
 class ExportRefused(Invalid):
     code = "export_refused"
     img = "IMG.0071"
+
+
+class IsoImage(Invalid):
+    code = "iso_image"
+    img = "IMG.0167"
 
 
 class PublicImageExport(Invalid):

@@ -3,9 +3,9 @@
 import json
 import os
 import sys
-from typing import Annotated, Any
-
 import tomllib
+from typing import Annotated, Any, NoReturn
+
 import typer
 
 from calotype.settings import Settings, WrongSetting, load, shown, variables
@@ -118,7 +118,7 @@ def _settings(**overrides: object) -> Settings:
         _refuse(str(error))
 
 
-def _refuse(message: str) -> Any:
+def _refuse(message: str) -> NoReturn:
     sys.stderr.write(f"calotype: {message}\n")
     raise typer.Exit(2)
 

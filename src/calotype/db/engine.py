@@ -85,7 +85,9 @@ class Database:
 def open_engine(settings: Settings) -> Engine:
     url = database_url(settings)
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_size=THREADS + 2, max_overflow=4, pool_timeout=BUSY_TIMEOUT_S, pool_pre_ping=True)
+        return create_engine(
+            url, pool_size=THREADS + 2, max_overflow=4, pool_timeout=BUSY_TIMEOUT_S, pool_pre_ping=True
+        )
     sqlite_file(settings).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False})
     event.listen(engine, "connect", _prepare_sqlite)
@@ -104,7 +106,12 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={int(BUSY_TIMEOUT_S * 1000)}"):
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        f"busy_timeout={int(BUSY_TIMEOUT_S * 1000)}",
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 

@@ -1,4 +1,4 @@
-"""How errors look on the wire: one table from families to statuses, and one form an API. Nothing else names a status."""
+"""How errors look on the wire: one table from families to statuses, one form an API. Nothing else names a status."""
 
 import json
 from collections.abc import Mapping, Sequence

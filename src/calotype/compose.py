@@ -1,0 +1,124 @@
+"""The composition root: settings in, a running application out. The only place that knows every class.
+
+`api` is what an API process has, `worker` what a worker process has; both are the same services over one database.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+
+from msgspec import Struct
+
+from calotype.blobs.local import LocalBlobs
+from calotype.blobs.receive import BufferBudget
+from calotype.buckets.service import Buckets
+from calotype.db.engine import Database, open_engine
+from calotype.db.fast import FastReads, fast_reads
+from calotype.disks.convert import Converter
+from calotype.disks.sandbox import Sandbox
+from calotype.identity.service import Identity
+from calotype.images.service import Images
+from calotype.jobs.engine import Enqueuer
+from calotype.jobs.kinds.copy_image import CopyImage
+from calotype.jobs.kinds.export import Export
+from calotype.jobs.kinds.ingest import Ingest
+from calotype.jobs.kinds.undo import undo_table
+from calotype.jobs.model import JobType
+from calotype.jobs.performer import Observer, Performer
+from calotype.jobs.reaper import Reaper
+from calotype.jobs.run import Kind
+from calotype.jobs.service import Jobs
+from calotype.jobs.worker import run_worker, slot
+from calotype.settings import Settings
+
+
+class App(Struct, frozen=True, kw_only=True):
+    """What the handlers of an API process work with."""
+
+    settings: Settings
+    db: Database
+    fast: FastReads
+    identity: Identity
+    blobs: LocalBlobs
+    budget: BufferBudget
+    buckets: Buckets
+    images: Images
+    jobs: Jobs
+
+
+@asynccontextmanager
+async def api(settings: Settings) -> AsyncIterator[App]:
+    async with contextlib.AsyncExitStack() as opened:
+        db = Database(open_engine(settings))
+        opened.callback(db.close)
+        fast = await opened.enter_async_context(fast_reads(settings))
+        identity = await Identity.open(db, settings)
+        fresh = asyncio.create_task(identity.keep_fresh(), name="revocations")
+        opened.push_async_callback(_ended, fresh)
+        blobs = LocalBlobs(settings.folder / "blobs")
+        images = Images(db, blobs, settings)
+        buckets = Buckets(db, settings)
+        enqueuer = Enqueuer(settings)
+        opened.callback(enqueuer.close)
+        yield App(
+            settings=settings,
+            db=db,
+            fast=fast,
+            identity=identity,
+            blobs=blobs,
+            budget=BufferBudget(settings.http.buffer_budget_bytes),
+            buckets=buckets,
+            images=images,
+            jobs=Jobs(db, settings.jobs, enqueuer, undo_table(images)),
+        )
+
+
+@contextmanager
+def worker(settings: Settings, observer: Observer | None = None) -> Iterator[Callable[[], None]]:
+    """Yields the function that works until the process is told to stop."""
+    with ExitStack() as opened:
+        db = Database(open_engine(settings))
+        opened.callback(db.close)
+        name = opened.enter_context(slot(settings.folder))
+        blobs = LocalBlobs(settings.folder / "blobs")
+        images = Images(db, blobs, settings)
+        buckets = Buckets(db, settings)
+        enqueuer = Enqueuer(settings)
+        opened.callback(enqueuer.close)
+        sandbox = Sandbox.detect(required=settings.security.sandbox == "required")
+        kinds = _kinds(settings, db, images, blobs, buckets, Converter(sandbox))
+        jobs = Jobs(db, settings.jobs, enqueuer, undo_table(images))
+        scratch = settings.folder / "scratch"
+        watching = {} if observer is None else {"observer": observer}
+        performer = Performer(db=db, jobs=jobs, kinds=kinds, scratch=scratch, worker=name, **watching)
+        reaper = Reaper(
+            settings=settings,
+            db=db,
+            jobs=jobs,
+            kinds=kinds,
+            scratch=scratch,
+            worker=name,
+            sweeps=(images.sweep, buckets.sweep),
+        )
+        opened.callback(reaper.close)
+        yield lambda: run_worker(settings, db, performer, reaper)
+
+
+def _kinds(
+    settings: Settings, db: Database, images: Images, blobs: LocalBlobs, buckets: Buckets, converter: Converter
+) -> dict[JobType, Kind]:
+    parts = {"settings": settings, "images": images, "blobs": blobs, "buckets": buckets, "converter": converter}
+    doers: list[Kind] = [
+        Ingest(type=JobType.IMPORT, **parts),
+        Ingest(type=JobType.REGISTER, **parts),
+        Export(**parts),
+        CopyImage(db=db, images=images),
+    ]
+    return {doer.type: doer for doer in doers}
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

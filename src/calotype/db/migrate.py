@@ -1,0 +1,75 @@
+"""Bringing a database to the present schema: our own tables by Alembic, those of DBOS by DBOS.
+
+Safe when several processes do it at once: one holds a lock (a file's on SQLite, an advisory one on PostgreSQL), the
+others wait and then find nothing to do.
+"""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from dbos import run_dbos_database_migrations
+from sqlalchemy import Engine, text
+
+from calotype.db.engine import database_url, open_engine
+from calotype.settings import Settings
+
+LOCK_ID: Final = 0x63616C6F  # "calo": the advisory lock of migrations
+
+
+def migrate(settings: Settings) -> str:
+    """Bring the database to the newest revision; return its name. Running it again changes nothing."""
+    engine = open_engine(settings)
+    try:
+        with _alone(engine, settings):
+            # Alembic and WAL: the pragma must be set before DBOS opens the file, and our engine sets it on connect.
+            with engine.begin() as connection:
+                config = _config()
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+            run_dbos_database_migrations(dbos_url(settings))
+        return head()
+    finally:
+        engine.dispose()
+
+
+def dbos_url(settings: Settings) -> str:
+    return database_url(settings)
+
+
+def head() -> str:
+    return ScriptDirectory.from_config(_config()).get_current_head() or ""
+
+
+def current(engine: Engine) -> str:
+    """The revision that the database is at; "" for an empty one."""
+    with engine.begin() as connection:
+        return MigrationContext.configure(connection).get_current_revision() or ""
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+@contextmanager
+def _alone(engine: Engine, settings: Settings) -> Iterator[None]:
+    if engine.dialect.name == "sqlite":
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        with (settings.folder / ".migrate.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        return
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:id)"), {"id": LOCK_ID})
+        try:
+            yield
+        finally:
+            connection.execute(text("SELECT pg_advisory_unlock(:id)"), {"id": LOCK_ID})

@@ -1,0 +1,259 @@
+"""From an object in a bucket to the bytes of an image: what importing and registering have in common.
+
+fetch    the object's bytes become ours: a hard link or a copy in the job's scratch folder, which nobody else can change
+inspect  the gate: what it is, whole, safe, and within bounds
+convert  to the format that is stored, into the blob store's staging folder; a self-contained qcow2 stays as it is
+verify   what was written reads back, and a guest sees in it what it sees in the source
+publish  the bytes get their name; then, in one transaction, the image is active and the job a success
+
+The blob's id is the job's, so that publishing twice ends in the same place.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+from msgspec import Struct
+from sqlalchemy import Connection
+
+from calotype.blobs.local import LocalBlobs
+from calotype.blobs.model import Blob, BlobId, Digests
+from calotype.blobs.receive import digest_file
+from calotype.buckets.service import Buckets
+from calotype.db.engine import now_ms
+from calotype.disks.convert import Converter, TargetKind
+from calotype.disks.gate import inspect
+from calotype.disks.model import DiskFormat, Inspection
+from calotype.errors import FormatMismatch, ImageNotFound, ImageTooLarge, VerificationFailed
+from calotype.images import attributes
+from calotype.images.model import Image, ImageId
+from calotype.images.service import Images
+from calotype.jobs.model import Job, JobType
+from calotype.jobs.run import Result, Run, Superseded, upload_id
+from calotype.settings import Settings
+
+
+class Source(Struct, frozen=True, kw_only=True):
+    """What the request of an importing or registering job holds."""
+
+    bucket: str
+    key: str
+    etag: str  # of the object when the job was accepted
+    iso: bool = False  # whether an ISO is what was asked for
+
+
+class Ingest:
+    """The steps. `type` tells the two job types apart: importing made its image, registering fills one that waits."""
+
+    def __init__(
+        self,
+        *,
+        type: JobType,  # noqa: A002 - the name of the field on the wire
+        settings: Settings,
+        images: Images,
+        blobs: LocalBlobs,
+        buckets: Buckets,
+        converter: Converter,
+    ) -> None:
+        self.type = type
+        self.settings = settings
+        self.images = images
+        self.blobs = blobs
+        self.buckets = buckets
+        self.converter = converter
+
+    async def step(self, name: str, run: Run) -> Result:
+        match name:
+            case "fetch":
+                return await self._fetch(run)
+            case "inspect":
+                return await self._inspect(run)
+            case "convert":
+                return await self._convert(run)
+            case "verify":
+                return await self._verify(run)
+            case _:
+                return await self._publish(run)
+
+    async def _fetch(self, run: Run) -> Result:
+        source = _source(run.job)
+        store = await self.buckets.resolve(run.job.project_id, source.bucket)
+        found = await asyncio.to_thread(store.stat, source.key)
+        if found.size > self.settings.images.file_bytes:
+            raise ImageTooLarge(
+                f"the file has {found.size} bytes; at most {self.settings.images.file_bytes} are allowed"
+            )
+        image_id = _image_id(run.job)
+        await self.images.db.write(
+            lambda c: self.images.begin_bytes_in(c, image_id, run.upload_id, reserve=found.size, now=now_ms())
+        )
+        run.scratch.mkdir(parents=True, exist_ok=True)
+        target = run.scratch / "source"
+        target.unlink(missing_ok=True)
+        await asyncio.to_thread(store.snapshot, source.key, target, source.etag)
+        run.advance_bytes(found.size, found.size)
+        return {"size": found.size}
+
+    async def _inspect(self, run: Run) -> Result:
+        source = _source(run.job)
+        found = await asyncio.to_thread(self._inspected, run.scratch / "source")
+        if (found.format is DiskFormat.ISO) != source.iso:
+            wanted = (
+                "an ISO image wants type IsoImage"
+                if not source.iso
+                else f"type IsoImage wants an ISO, not {found.format}"
+            )
+            raise FormatMismatch(wanted)
+        image = await self.images.db.read(lambda c: self._image_in(c, run.job))
+        attributes.min_disk_holds(image.min_disk, found.virtual_size)
+        run.advance(1.0)
+        return {"format": found.format.value, "virtual_size": found.virtual_size}
+
+    async def _convert(self, run: Run) -> Result:
+        source = run.scratch / "source"
+        source_format = DiskFormat(run.results["inspect"]["format"])
+        virtual_size = cast(int, run.results["inspect"]["virtual_size"])
+        stored = self._stored_format(source_format)
+        target = self.blobs.staging_path(run.token)
+        await asyncio.to_thread(self.blobs.discard, run.token)
+        if stored is source_format:
+            digests = await self._digested(run, source, copy_to=target)
+        else:
+            kind = TargetKind.RAW if stored is DiskFormat.RAW else TargetKind.QCOW2_ZSTD
+            await self.converter.convert(
+                source, source_format, target, kind, virtual_size=virtual_size, progress=lambda f: run.advance(f * 0.8)
+            )
+            digests = await self._digested(run, target, copy_to=None)
+        image_id = _image_id(run.job)
+        await self.images.db.write(lambda c: self.images.reserve_in(c, image_id, run.upload_id, digests.size, now_ms()))
+        return {"token": run.token, "format": stored.value, **digests_to_json(digests)}
+
+    async def _verify(self, run: Run) -> Result:
+        converted = run.results["convert"]
+        if not self._bytes_of(run).exists():
+            # Made by a worker on another machine, whose staging folder this is not: make it again here.
+            run.results["convert"] = converted = await self._convert(run)
+        staged = self._bytes_of(run)
+        written = await self._digested(run, staged, copy_to=None)
+        if written != digests_of_json(converted):
+            raise VerificationFailed("the stored bytes do not read back as they were written")
+        source_format = DiskFormat(run.results["inspect"]["format"])
+        stored = DiskFormat(converted["format"])
+        if stored is not source_format:
+            await self.converter.compare(
+                run.scratch / "source", source_format, staged, stored, progress=lambda f: run.advance(0.3 + f * 0.7)
+            )
+            # What comes out of a conversion is an image itself, and is looked at like any other.
+            found = await asyncio.to_thread(self._inspected, staged, declared=stored)
+            if found.virtual_size != run.results["inspect"]["virtual_size"]:
+                raise VerificationFailed("the converted image is not as large as the source")
+        return {"convert": converted}
+
+    async def _publish(self, run: Run) -> Result:
+        converted = run.results["verify"]["convert"]
+        blob_id = BlobId(run.job.id)
+        image_id = _image_id(run.job)
+        run.committing = True
+        await asyncio.to_thread(self.blobs.publish, converted["token"], blob_id)
+        blob = Blob(id=blob_id, digests=digests_of_json(converted))
+
+        def finish(c: Connection) -> BlobId:
+            now = now_ms()
+            used = self.images.activate_in(
+                c,
+                image_id,
+                run.upload_id,
+                blob,
+                disk_format=converted["format"],
+                virtual_size=run.results["inspect"]["virtual_size"],
+                properties={},
+                now=now,
+            )
+            run.succeed_in(c, entities=dict(run.job.entities), image_id=image_id, now=now)
+            return used
+
+        used = await self.images.db.write(finish)
+        if used != blob_id:
+            await asyncio.to_thread(self.blobs.delete, blob_id)
+        return {}
+
+    def clean(self, job: Job) -> None:
+        for attempt in range(1, job.attempt + 1):
+            self.blobs.discard(f"{upload_id(job)}-{attempt}")
+        shutil.rmtree(self.settings.folder / "scratch" / job.id, ignore_errors=True)
+        blob_id = BlobId(job.id)
+        with self.images.db.reading() as c:
+            known = self.images.known_blob_ids_in(c, [blob_id])
+        if blob_id not in known:
+            self.blobs.delete(blob_id)
+
+    # --- parts ---------------------------------------------------------------------------------------------------
+
+    def _stored_format(self, source: DiskFormat) -> DiskFormat:
+        wanted = self.settings.imports.format
+        if wanted == "keep" or source in (DiskFormat.ISO, DiskFormat.QCOW2 if wanted == "qcow2" else DiskFormat.RAW):
+            return source
+        return DiskFormat(wanted)
+
+    def _bytes_of(self, run: Run) -> Path:
+        """Where the converted bytes are: in staging, or already published by an execution that was cut off."""
+        staged = self.blobs.staging_path(run.results["convert"]["token"])
+        published = self.blobs.path(BlobId(run.job.id))
+        return published if not staged.exists() and published.exists() else staged
+
+    def _inspected(self, path: Path, declared: str | None = None) -> Inspection:
+        with path.open("rb") as file:
+            return inspect(file, declared=declared, most_virtual_bytes=self.settings.images.virtual_bytes_per_image)
+
+    async def _digested(self, run: Run, path: Path, *, copy_to: Path | None) -> Digests:
+        size = (await asyncio.to_thread(path.stat)).st_size
+        return await asyncio.to_thread(
+            digest_file,
+            path,
+            hash_algorithm=self.settings.images.hash_algorithm,
+            copy_to=copy_to,
+            sparse=True,
+            progress=lambda done: run.advance_bytes(done, size),
+            cancelled=run.stop,
+        )
+
+    def _image_in(self, c: Connection, job: Job) -> Image:
+        image = self.images.by_id_in(c, _image_id(job))
+        if image is None:
+            raise ImageNotFound(_image_id(job))
+        return image
+
+
+def digests_to_json(digests: Digests) -> Mapping[str, str | int]:
+    return {
+        "size": digests.size,
+        "md5": digests.md5,
+        "hash_algorithm": digests.hash_algorithm,
+        "hash_value": digests.hash_value,
+    }
+
+
+def digests_of_json(kept: Result) -> Digests:
+    return Digests(
+        size=kept["size"],
+        md5=kept["md5"],
+        hash_algorithm=kept["hash_algorithm"],
+        hash_value=kept["hash_value"],
+    )
+
+
+def _source(job: Job) -> Source:
+    return Source(
+        bucket=job.request["bucket"],
+        key=job.request["key"],
+        etag=job.request["etag"],
+        iso=job.request.get("iso", False),
+    )
+
+
+def _image_id(job: Job) -> ImageId:
+    if job.image_id is None:
+        raise Superseded
+    return ImageId(job.image_id)

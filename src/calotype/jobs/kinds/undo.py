@@ -1,0 +1,30 @@
+"""What a job type takes back in the catalogue when it fails or is cancelled, in the transaction that records it."""
+
+from collections.abc import Mapping
+from functools import partial
+
+from sqlalchemy import Connection
+
+from calotype.images.model import ImageId
+from calotype.images.service import Images
+from calotype.jobs.model import Job, JobType
+from calotype.jobs.run import upload_id
+from calotype.jobs.service import Undo
+
+
+def undo_table(images: Images) -> Mapping[JobType, Undo]:
+    return {
+        JobType.IMPORT: partial(_abandon, images, "deleted"),  # it made the image
+        JobType.COPY: partial(_abandon, images, "deleted"),
+        JobType.REGISTER: partial(_abandon, images, "queued"),  # the image waits for bytes again
+        JobType.EXPORT: _nothing,  # it changes nothing in the catalogue
+    }
+
+
+def _abandon(images: Images, to: str, c: Connection, job: Job, now: int) -> None:
+    if job.image_id is not None:
+        images.abandon_in(c, ImageId(job.image_id), upload_id(job), to=to, now=now)
+
+
+def _nothing(_c: Connection, _job: Job, _now: int) -> None:
+    return None

@@ -1,0 +1,59 @@
+"""What each job type consists of: its named steps, what each weighs in the progress, and which queue it waits in."""
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from calotype.jobs.model import JobType
+
+Queue = Literal["heavy", "light"]
+
+
+class StepPlan(Struct, frozen=True):
+    """`weight`: its share of the whole job's time, in percent, roughly. `task`: how the IMS API calls it."""
+
+    name: str
+    weight: int
+    task: str
+
+
+class Plan(Struct, frozen=True, kw_only=True):
+    queue: Queue  # heavy: reads or writes a disk image, as many at once as a worker has slots; light: only rows
+    steps: tuple[StepPlan, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(step.name for step in self.steps)
+
+    def percent(self, position: int, fraction: float) -> int:
+        """Progress of the whole job in hundredths of a percent, when `fraction` (0 to 1) of a step is done."""
+        whole = sum(step.weight for step in self.steps)
+        done = sum(step.weight for step in self.steps[:position]) + self.steps[position].weight * min(1.0, fraction)
+        return min(9999, int(10000 * done / whole))
+
+
+def _import(task: str) -> tuple[StepPlan, ...]:
+    return (
+        StepPlan("fetch", 5, f"{task}:ObtainImageFileTask"),
+        StepPlan("inspect", 5, f"{task}:ObtainImageInfoTask"),
+        StepPlan("convert", 60, f"{task}:ConvertImageTask"),
+        StepPlan("verify", 25, f"{task}:VerifyImageTask"),
+        StepPlan("publish", 5, f"{task}:RegisterImageTask"),
+    )
+
+
+PLANS: Final[Mapping[JobType, Plan]] = {
+    JobType.IMPORT: Plan(queue="heavy", steps=_import("ImportImageTask")),
+    JobType.REGISTER: Plan(queue="heavy", steps=_import("NativeImportImageTask")),
+    JobType.EXPORT: Plan(
+        queue="heavy",
+        steps=(
+            StepPlan("fetch", 5, "NativeExportImageTask:ObtainImageFileTask"),
+            StepPlan("convert", 65, "NativeExportImageTask:ConvertImageTask"),
+            StepPlan("verify", 20, "NativeExportImageTask:VerifyImageTask"),
+            StepPlan("publish", 10, "NativeExportImageTask:UploadImageFileTask"),
+        ),
+    ),
+    JobType.COPY: Plan(queue="light", steps=(StepPlan("publish", 1, "CopyImageInRegionTask:RegisterImageTask"),)),
+}

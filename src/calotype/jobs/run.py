@@ -1,0 +1,110 @@
+"""One attempt at a job, as its steps see it: the record, earlier results, progress, and the two ways it ends."""
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import Connection
+
+from calotype.jobs import sql
+from calotype.jobs.model import Job, JobType
+from calotype.jobs.plan import PLANS
+
+Result = dict[str, Any]  # what a step leaves for later ones: JSON, kept by the engine
+
+
+class Superseded(Exception):
+    """Not an error of the job: the attempt is no longer the present one; what it was about to write must not be."""
+
+
+class Run:
+    """`scratch` is this job's own folder; it goes when the job has ended. `stop` is set when a step must end soon:
+    threads that a step started look at it between blocks."""
+
+    def __init__(self, job: Job, scratch: Path, expires_at_of: Callable[[int], int]) -> None:
+        self.job = job
+        self.plan = PLANS[job.kind]
+        self.scratch = scratch
+        self.results: dict[str, Result] = {}
+        self.stop = threading.Event()
+        self.committing = False  # from here on a wish to cancel comes too late
+        self.position = 0
+        self.fraction = 0.0
+        self.done_bytes: int | None = None
+        self.total_bytes: int | None = None
+        self._expires_at_of = expires_at_of
+
+    @property
+    def token(self) -> str:
+        """Names what this attempt writes into the blob store's staging folder."""
+        return f"j{self.job.id}-{self.job.attempt}"
+
+    @property
+    def upload_id(self) -> str:
+        """Names the job, whichever attempt, as the one that brings an image's bytes."""
+        return upload_id(self.job)
+
+    @property
+    def percent(self) -> int:
+        return self.plan.percent(self.position, self.fraction)
+
+    def begin(self, position: int) -> None:
+        self.position, self.fraction = position, 0.0
+        self.done_bytes = self.total_bytes = None
+        self.stop.clear()
+
+    def advance(self, fraction: float) -> None:
+        """Tell how much of the running step is done, 0 to 1. From any thread; written out about once a second."""
+        self.fraction = max(self.fraction, min(1.0, fraction))
+
+    def advance_bytes(self, done: int, total: int) -> None:
+        self.done_bytes, self.total_bytes = done, total
+        self.advance(done / total if total else 1.0)
+
+    def succeed_in(self, c: Connection, *, entities: Mapping[str, Any], image_id: str | None, now: int) -> None:
+        """Record success in the transaction that publishes the result. Raises `Superseded`: roll back everything."""
+        values = {
+            "id": self.job.id,
+            "attempt": self.job.attempt,
+            "now": now,
+            "entities": sql.as_text(entities),
+            "image_id": image_id,
+            "expires_at": self._expires_at_of(now),
+        }
+        if c.execute(sql.SUCCEED, values).rowcount == 0:
+            raise Superseded
+        c.execute(
+            sql.END_STEP,
+            {
+                "id": self.job.id,
+                "position": self.position,
+                "state": "done",
+                "now": now,
+                "done": self.done_bytes,
+                "total": self.total_bytes,
+            },
+        )
+
+
+def upload_id(job: Job) -> str:
+    return f"j{job.id}"
+
+
+class Kind(Protocol):
+    """What a job type does. One module of `jobs/kinds` each."""
+
+    @property
+    def type(self) -> JobType: ...
+
+    async def step(self, name: str, run: Run) -> Result:
+        """Do one step of the plan. It may be run again after a stop at any point and ends in the same place then.
+
+        The last step ends the job: it calls `run.succeed_in` in the transaction that publishes the result. On
+        cancellation it leaves no process and no thread behind. Raises `CalotypeError` for what ends the job badly.
+        """
+        ...
+
+    def clean(self, job: Job) -> None:
+        """Remove the files that the job left, after it has ended either way. Running it again is harmless."""
+        ...

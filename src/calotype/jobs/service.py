@@ -1,0 +1,219 @@
+"""Jobs as callers see them: submit, show, list, wait, cancel. And how one ends badly, whoever ends it."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from calotype.db.engine import Database, now_ms
+from calotype.errors import CalotypeError, ImageInUse, JobCancelled, JobFinished, JobNotFound, TooManyJobs
+from calotype.identity.model import Caller
+from calotype.jobs import sql
+from calotype.jobs.engine import Enqueuer
+from calotype.jobs.model import COPIES, CREATIONS, Job, JobId, JobStatus, JobType, Step
+from calotype.jobs.plan import PLANS
+from calotype.settings import JobSettings
+
+# What a job type takes back in the transaction that records its failure: its image, its reservations.
+Undo = Callable[[Connection, Job, int], None]
+MOST_PAGE: Final = 1000
+DAY_MS: Final = 86_400_000
+
+
+class Jobs:
+    def __init__(self, db: Database, settings: JobSettings, enqueuer: Enqueuer, undo: Mapping[JobType, Undo]) -> None:
+        self.db = db
+        self.settings = settings
+        self._undo = undo
+        self._enqueuer = enqueuer
+        self._waiting = Waiting(db)
+
+    def submit_in(
+        self,
+        c: Connection,
+        caller: Caller,
+        kind: JobType,
+        *,
+        request: Mapping[str, Any],
+        entities: Mapping[str, Any],
+        image_id: str | None,
+        priority: int = 5,
+    ) -> JobId:
+        """Write the job and its place in the queue, in the transaction of what makes it necessary.
+
+        Raises `TooManyJobs` when the project has as many of the sort under way as it may.
+        """
+        assert caller.project_id is not None, "routes that submit jobs want a project-scoped token"  # noqa: S101
+        job_id = JobId(uuid.uuid4().hex)
+        self._check_flow(c, caller.project_id, kind)
+        sql.insert(
+            c,
+            job_id=job_id,
+            project_id=caller.project_id,
+            user_id=caller.user_id,
+            kind=kind,
+            entities=entities,
+            request=request,
+            image_id=image_id,
+            request_id=None,
+            priority=priority,
+            steps=PLANS[kind].names,
+            now=now_ms(),
+        )
+        self._enqueuer.enqueue_in(c, job_id, kind, project_id=caller.project_id, priority=priority)
+        return job_id
+
+    def _check_flow(self, c: Connection, project_id: str, kind: JobType) -> None:
+        for kinds, most in (
+            (CREATIONS, self.settings.creations_per_project),
+            (COPIES, self.settings.copies_per_project),
+        ):
+            if kind not in kinds:
+                continue
+            if c.dialect.name == "postgresql":
+                sql.lock_project(c, project_id)
+            if sql.count_open(c, project_id, kinds) >= most:
+                raise TooManyJobs(f"{most} jobs of this sort are under way; wait until one has ended")
+
+    @staticmethod
+    def refuse_second_in(c: Connection, image_id: str, kind: JobType) -> None:
+        """Raises `ImageInUse` when a job of this kind is under way on the image."""
+        if sql.open_on_image(c, image_id, kind):
+            raise ImageInUse("a job is bringing the image's bytes already; wait until it has ended")
+
+    async def get(self, caller: Caller, job_id: str) -> Job:
+        """Raises `JobNotFound`, for a foreign job too."""
+        return self.own(caller, await self.db.read(lambda c: sql.by_id(c, job_id)))
+
+    @staticmethod
+    def own(caller: Caller, job: Job | None) -> Job:
+        if job is None or job.project_id != caller.project_id:
+            raise JobNotFound
+        return job
+
+    async def show(self, caller: Caller, job_id: str) -> tuple[Job, list[Step]]:
+        def both(c: Connection) -> tuple[Job | None, list[Step]]:
+            return sql.by_id(c, job_id), sql.steps(c, job_id)
+
+        job, steps = await self.db.read(both)
+        return self.own(caller, job), steps
+
+    async def list(
+        self,
+        caller: Caller,
+        *,
+        statuses: Sequence[str] = (),
+        kinds: Sequence[str] = (),
+        image_id: str | None = None,
+        marker: str | None = None,
+        limit: int = 25,
+    ) -> list[Job]:
+        """The project's jobs, newest first, after the job `marker`. Raises `JobNotFound` for an unknown marker."""
+
+        def work(c: Connection) -> list[Job]:
+            before = None
+            if marker is not None:
+                last = self.own(caller, sql.by_id(c, marker))
+                before = (last.begin_time, last.id)
+            return sql.page(
+                c,
+                str(caller.project_id),
+                statuses=statuses,
+                kinds=kinds,
+                image_id=image_id,
+                before=before,
+                limit=min(limit, MOST_PAGE),
+            )
+
+        return await self.db.read(work)
+
+    async def cancel(self, caller: Caller, job_id: str, reason: str = "") -> Job:
+        """End an open job: at once when it waits in the queue, else within about a second, when its worker sees it.
+        Again on a job being cancelled: nothing new. Raises `JobNotFound`, `JobFinished`.
+        """
+        why = f"cancelled by {caller.user_name}" + (f": {reason}" if reason else "")
+
+        def work(c: Connection) -> Job | None:
+            job = self.own(caller, sql.by_id(c, job_id))
+            if not job.is_open:
+                raise JobFinished(f"the job has ended: {job.status}")
+            c.execute(sql.REQUEST_CANCEL, {"id": job_id, "reason": why})
+            if job.status is JobStatus.INIT:
+                self.fail_in(c, job, JobCancelled(why), now_ms())
+            return sql.by_id(c, job_id)
+
+        return self.own(caller, await self.db.write(work))
+
+    def fail_in(self, c: Connection, job: Job, error: CalotypeError, now: int) -> bool:
+        """Record the failure of `job.attempt` and take back what the job had done, in one transaction.
+
+        False, and nothing done, when the job has ended or another attempt has it.
+        """
+        detail = error.message
+        entities = {key: job.entities[key] for key in ("image_name",) if key in job.entities}
+        values = {
+            "id": job.id,
+            "attempt": job.attempt,
+            "now": now,
+            "error_code": error.img,
+            "fail_reason": detail,
+            "entities": sql.as_text({**entities, "error_code": error.img, "error": detail}),
+            "expires_at": expiry(self.settings, now),
+        }
+        if c.execute(sql.FAIL, values).rowcount == 0:
+            return False
+        c.execute(sql.END_OPEN_STEPS, {"id": job.id, "now": now})
+        c.execute(sql.LOG, {"id": job.id, "now": now, "level": "error", "message": f"{error.img} {detail}"[:2000]})
+        self._undo[job.kind](c, job, now)
+        return True
+
+    async def wait(self, caller: Caller, job_id: str, seconds: float) -> Job:
+        """The job, when it has ended or `seconds` have passed, whichever is first."""
+        job = await self.get(caller, job_id)
+        if job.is_open and seconds > 0:
+            await self._waiting.until_finished(job.id, seconds)
+            job = await self.get(caller, job_id)
+        return job
+
+
+class Waiting:
+    """All who wait for jobs in this process: one query every 200 ms for all together, none when nobody waits."""
+
+    EVERY_S: Final = 0.2
+    MOST: Final = 2000  # at once; who comes after that is answered at once
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._waiters: dict[JobId, set[asyncio.Future[None]]] = {}
+        self._watch: asyncio.Task[None] | None = None
+
+    async def until_finished(self, job_id: JobId, seconds: float) -> None:
+        if sum(map(len, self._waiters.values())) >= self.MOST:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(job_id, set()).add(future)
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.create_task(self._look())
+        try:
+            await asyncio.wait({future}, timeout=seconds)
+        finally:
+            remaining = self._waiters.get(job_id, set())
+            remaining.discard(future)
+            if not remaining:
+                self._waiters.pop(job_id, None)
+
+    async def _look(self) -> None:
+        while self._waiters:
+            for job_id in await self._db.read(partial(sql.finished, ids=list(self._waiters))):
+                for future in self._waiters.get(job_id, ()):
+                    if not future.done():
+                        future.set_result(None)
+            await asyncio.sleep(self.EVERY_S)
+
+
+def expiry(settings: JobSettings, now: int) -> int:
+    """When a job that ends now may be forgotten."""
+    return now + settings.retention_days * DAY_MS

@@ -1,0 +1,278 @@
+"""The statements of jobs, their steps and logs, and the workers. Only this file touches those tables."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, bindparam, text
+
+from calotype.jobs.model import Job, JobId, JobStatus, JobType, Step, StepState
+
+COLUMNS: Final = (
+    "id, project_id, user_id, kind, status, begin_time, end_time, error_code, fail_reason, entities, request, "
+    "parent_id, image_id, percent, current_task, attempt, worker, cancel_requested, cancel_reason, priority, "
+    "expires_at, version"
+)
+
+# A job is written in the transaction that makes it necessary.
+INSERT: Final = text("""
+INSERT INTO jobs (id, project_id, user_id, kind, status, begin_time, entities, request, image_id, request_id, priority)
+VALUES (:id, :project_id, :user_id, :kind, 'INIT', :now, :entities, :request, :image_id, :request_id, :priority)
+""")
+
+BY_ID: Final = text(f"SELECT {COLUMNS} FROM jobs WHERE id = :id")  # noqa: S608 - constants only
+
+# The hot read of the job query; also run by the raw drivers (see db/fast.py), hence no named parameter.
+QUERY: Final = f"SELECT {COLUMNS} FROM jobs WHERE id = ?"  # noqa: S608 - constants only
+
+# An earlier submission with the same key: the same job is answered.
+BY_REQUEST_ID: Final = text("SELECT id FROM jobs WHERE project_id = :project_id AND request_id = :request_id")
+
+# How many jobs of some kinds a project has under way. The index on (project_id, status, …) serves it.
+COUNT_OPEN: Final = text("""
+SELECT count(*) FROM jobs WHERE project_id = :project_id AND status IN ('INIT', 'RUNNING') AND kind IN :kinds
+""").bindparams(bindparam("kinds", expanding=True))
+
+# Is a job of this kind under way on the image?
+OPEN_ON_IMAGE: Final = text("""
+SELECT id FROM jobs WHERE image_id = :image_id AND kind = :kind AND status IN ('INIT', 'RUNNING') LIMIT 1
+""")
+
+# Begin an attempt. Whoever began the last one owns the job; all later writes name the attempt.
+CLAIM: Final = text(f"""
+UPDATE jobs SET status = 'RUNNING', attempt = attempt + 1, worker = :worker, version = version + 1
+ WHERE id = :id AND status IN ('INIT', 'RUNNING')
+RETURNING {COLUMNS}
+""")  # noqa: S608 - constants only
+
+# Tell how far it is; answers whether it is to be cancelled, and nothing when the attempt is no longer the present one.
+PROGRESS: Final = text("""
+UPDATE jobs SET percent = CASE WHEN :percent > percent THEN :percent ELSE percent END, current_task = :task,
+                version = version + 1
+ WHERE id = :id AND attempt = :attempt AND status = 'RUNNING'
+RETURNING cancel_requested, cancel_reason
+""")
+
+RESET_PERCENT: Final = text("UPDATE jobs SET percent = :percent WHERE id = :id AND attempt = :attempt")
+
+SUCCEED: Final = text("""
+UPDATE jobs SET status = 'SUCCESS', end_time = :now, percent = 10000, current_task = '', entities = :entities,
+                image_id = :image_id, expires_at = :expires_at, version = version + 1
+ WHERE id = :id AND attempt = :attempt AND status = 'RUNNING'
+""")
+
+FAIL: Final = text("""
+UPDATE jobs SET status = 'FAIL', end_time = :now, current_task = '', error_code = :error_code,
+                fail_reason = :fail_reason, entities = :entities, expires_at = :expires_at, version = version + 1
+ WHERE id = :id AND attempt = :attempt AND status IN ('INIT', 'RUNNING')
+""")
+
+REQUEST_CANCEL: Final = text("""
+UPDATE jobs SET cancel_requested = true, cancel_reason = :reason, version = version + 1
+ WHERE id = :id AND status IN ('INIT', 'RUNNING') AND NOT cancel_requested
+""")
+
+PAGE: Final = f"""
+SELECT {COLUMNS} FROM jobs WHERE project_id = :project_id {{conditions}}
+ ORDER BY begin_time DESC, id DESC LIMIT :limit
+"""  # noqa: S608 - constants only; {conditions} is put together from constants
+
+# Jobs that have been open for a while: the reaper compares them with what the engine knows.
+OPEN_SINCE: Final = text("""
+SELECT id, attempt FROM jobs WHERE status IN ('INIT', 'RUNNING') AND begin_time < :before ORDER BY begin_time LIMIT 500
+""")
+
+# Which of these are over? For those who wait, and for sweeping.
+FINISHED: Final = text("SELECT id FROM jobs WHERE id IN :ids AND status IN ('SUCCESS', 'FAIL')").bindparams(
+    bindparam("ids", expanding=True)
+)
+OPEN_AMONG: Final = text("SELECT id FROM jobs WHERE id IN :ids AND status IN ('INIT', 'RUNNING')").bindparams(
+    bindparam("ids", expanding=True)
+)
+
+EXPIRE: Final = text("""
+DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE expires_at IS NOT NULL AND expires_at < :now LIMIT 500)
+""")
+
+INSERT_STEP: Final = text("""
+INSERT INTO job_steps (job_id, position, name, state) VALUES (:job_id, :position, :name, 'pending')
+""")
+STEPS: Final = text("""
+SELECT position, name, state, attempts, started_at, ended_at, done_bytes, total_bytes
+  FROM job_steps WHERE job_id = :id ORDER BY position
+""")
+BEGIN_STEP: Final = text("""
+UPDATE job_steps SET state = 'running', attempts = attempts + 1, started_at = :now, ended_at = NULL
+ WHERE job_id = :id AND position = :position
+""")
+END_STEP: Final = text("""
+UPDATE job_steps SET state = :state, ended_at = :now, done_bytes = :done, total_bytes = :total
+ WHERE job_id = :id AND position = :position
+""")
+END_OPEN_STEPS: Final = text("""
+UPDATE job_steps SET state = CASE state WHEN 'running' THEN 'failed' ELSE 'skipped' END, ended_at = :now
+ WHERE job_id = :id AND state IN ('pending', 'running')
+""")
+STEP_BYTES: Final = text("""
+UPDATE job_steps SET done_bytes = :done, total_bytes = :total WHERE job_id = :id AND position = :position
+""")
+LOG: Final = text("""
+INSERT INTO job_log (job_id, seq, at, level, message)
+SELECT :id, coalesce(max(seq), 0) + 1, :now, :level, :message FROM job_log WHERE job_id = :id
+""")
+READ_LOG: Final = text("SELECT seq, at, level, message FROM job_log WHERE job_id = :id AND seq > :after ORDER BY seq")
+
+# --- workers ----------------------------------------------------------------------------------------------------------
+
+WORKER_STARTS: Final = text("""
+INSERT INTO workers (executor_id, host, pid, state, started_at, last_seen)
+VALUES (:executor_id, :host, :pid, 'live', :now, :now)
+ON CONFLICT (executor_id) DO UPDATE
+   SET host = excluded.host, pid = excluded.pid, state = 'live', started_at = excluded.started_at,
+       last_seen = excluded.last_seen
+""")
+# A worker that was declared dead does not come back to life by a heartbeat: no row, and it ends itself.
+HEARTBEAT: Final = text("""
+UPDATE workers SET last_seen = :now WHERE executor_id = :executor_id AND pid = :pid AND state IN ('live', 'draining')
+""")
+WORKER_STATE: Final = text("UPDATE workers SET state = :state, last_seen = :now WHERE executor_id = :executor_id")
+# Who is silent for too long, or has stopped: their jobs are taken over by others.
+SILENT: Final = text("""
+SELECT executor_id FROM workers
+ WHERE executor_id <> :me AND ((state IN ('live', 'draining') AND last_seen < :before) OR state IN ('stopped', 'dead'))
+""")
+DECLARE_DEAD: Final = text("""
+UPDATE workers SET state = 'dead' WHERE executor_id = :executor_id AND state IN ('live', 'draining')
+   AND last_seen < :before
+""")
+FORGET_WORKERS: Final = text("DELETE FROM workers WHERE state IN ('stopped', 'dead') AND last_seen < :before")
+COUNT_LIVE: Final = text("SELECT count(*) FROM workers WHERE state = 'live' AND last_seen >= :since")
+
+
+def job_of(row: Sequence[Any]) -> Job:
+    """The value of a row of COLUMNS, from SQLAlchemy or from a raw driver."""
+    (id_, project_id, user_id, kind, status, begin_time, end_time, error_code, fail_reason, entities, request,
+     parent_id, image_id, percent, current_task, attempt, worker, cancel_requested, cancel_reason, priority,
+     expires_at, version) = row  # fmt: skip
+    return Job(
+        id=JobId(id_),
+        project_id=project_id,
+        user_id=user_id,
+        kind=JobType(kind),
+        status=JobStatus(status),
+        begin_time=begin_time,
+        end_time=end_time,
+        error_code=error_code,
+        fail_reason=fail_reason,
+        entities=msgspec.json.decode(entities),
+        request=msgspec.json.decode(request),
+        parent_id=parent_id,
+        image_id=image_id,
+        percent=percent,
+        current_task=current_task,
+        attempt=attempt,
+        worker=worker,
+        cancel_requested=bool(cancel_requested),
+        cancel_reason=cancel_reason,
+        priority=priority,
+        expires_at=expires_at,
+        version=version,
+    )
+
+
+def insert(
+    c: Connection, *, job_id: JobId, project_id: str, user_id: str, kind: JobType, entities: Mapping[str, Any],
+    request: Mapping[str, Any], image_id: str | None, request_id: str | None, priority: int, steps: Sequence[str],
+    now: int,
+) -> None:  # fmt: skip
+    values = {
+        "id": job_id,
+        "project_id": project_id,
+        "user_id": user_id,
+        "kind": kind.value,
+        "entities": as_text(entities),
+        "request": as_text(request),
+        "image_id": image_id,
+        "request_id": request_id,
+        "priority": priority,
+        "now": now,
+    }
+    c.execute(INSERT, values)
+    c.execute(INSERT_STEP, [{"job_id": job_id, "position": n, "name": name} for n, name in enumerate(steps)])
+
+
+def by_id(c: Connection, job_id: str) -> Job | None:
+    row = c.execute(BY_ID, {"id": job_id}).one_or_none()
+    return None if row is None else job_of(tuple(row))
+
+
+def by_request_id(c: Connection, project_id: str, request_id: str) -> JobId | None:
+    found = c.execute(BY_REQUEST_ID, {"project_id": project_id, "request_id": request_id}).scalar_one_or_none()
+    return None if found is None else JobId(found)
+
+
+def count_open(c: Connection, project_id: str, kinds: Iterable[JobType]) -> int:
+    return int(c.execute(COUNT_OPEN, {"project_id": project_id, "kinds": [k.value for k in kinds]}).scalar_one())
+
+
+def open_on_image(c: Connection, image_id: str, kind: JobType) -> bool:
+    return c.execute(OPEN_ON_IMAGE, {"image_id": image_id, "kind": kind.value}).one_or_none() is not None
+
+
+def claim(c: Connection, job_id: str, worker: str) -> Job | None:
+    row = c.execute(CLAIM, {"id": job_id, "worker": worker}).one_or_none()
+    return None if row is None else job_of(tuple(row))
+
+
+def page(
+    c: Connection, project_id: str, *, statuses: Sequence[str], kinds: Sequence[str], image_id: str | None,
+    before: tuple[int, str] | None, limit: int,
+) -> list[Job]:  # fmt: skip
+    """Newest first. `before` is (begin_time, id) of the last job of the page before."""
+    conditions: list[str] = []
+    values: dict[str, Any] = {"project_id": project_id, "limit": limit}
+    lists: dict[str, Sequence[str]] = {}
+    if statuses:
+        conditions.append("AND status IN :statuses")
+        lists["statuses"] = statuses
+    if kinds:
+        conditions.append("AND kind IN :kinds")
+        lists["kinds"] = kinds
+    if image_id is not None:
+        conditions.append("AND image_id = :image_id")
+        values["image_id"] = image_id
+    if before is not None:
+        conditions.append("AND (begin_time, id) < (:begin_time, :before_id)")
+        values["begin_time"], values["before_id"] = before
+    statement = text(PAGE.format(conditions=" ".join(conditions)))
+    for name in lists:
+        statement = statement.bindparams(bindparam(name, expanding=True))
+    return [job_of(tuple(row)) for row in c.execute(statement, {**values, **lists})]
+
+
+def steps(c: Connection, job_id: str) -> list[Step]:
+    return [
+        Step(
+            position=position, name=name, state=StepState(state), attempts=attempts, started_at=started_at,
+            ended_at=ended_at, done_bytes=done, total_bytes=total,
+        )
+        for position, name, state, attempts, started_at, ended_at, done, total in c.execute(STEPS, {"id": job_id})
+    ]  # fmt: skip
+
+
+def as_text(value: Mapping[str, Any]) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def lock_project(c: Connection, project_id: str) -> None:
+    """On PostgreSQL: one submission of a project at a time until the transaction ends. SQLite has one writer anyway."""
+    c.execute(text("SELECT pg_advisory_xact_lock(hashtext(:project_id))"), {"project_id": project_id})
+
+
+def finished(c: Connection, *, ids: Sequence[str]) -> list[JobId]:
+    return [JobId(row[0]) for row in c.execute(FINISHED, {"ids": ids})]
+
+
+def open_among(c: Connection, ids: Sequence[str]) -> set[str]:
+    """Which of `ids` are jobs that have not ended."""
+    return {row[0] for row in c.execute(OPEN_AMONG, {"ids": ids})} if ids else set()

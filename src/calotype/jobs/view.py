@@ -1,0 +1,166 @@
+"""The forms of one job record on the wire: the IMS API's current one, its older one of 2022-10, and the native one."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from calotype.jobs.model import Job, JobStatus, JobType, Step
+
+MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+# What a successful job of a type tells about itself.
+SUCCESS_ENTITIES: Final[Mapping[JobType, tuple[str, ...]]] = {
+    JobType.IMPORT: ("image_name", "image_id"),
+    JobType.COPY: ("image_name", "image_id"),
+    JobType.REGISTER: ("image_id",),
+    JobType.EXPORT: ("image_id",),
+}
+STATES: Final[Mapping[JobStatus, str]] = {
+    JobStatus.INIT: "queued",
+    JobStatus.RUNNING: "running",
+    JobStatus.SUCCESS: "succeeded",
+    JobStatus.FAIL: "failed",
+}
+STATUSES: Final[Mapping[str, JobStatus]] = {state: status for status, state in STATES.items()}
+
+
+def iso_ms(at: int | None) -> str | None:
+    """`2026-01-02T03:04:05.678Z`; None for None."""
+    if at is None:
+        return None
+    seconds, ms = divmod(at, 1000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
+
+
+def old_ms(at: int | None) -> str:
+    """`04-Jun-2015 18:11:06:586`, English whatever the locale; "" for None."""
+    if at is None:
+        return ""
+    seconds, ms = divmod(at, 1000)
+    time = datetime.fromtimestamp(seconds, UTC)
+    return f"{time.day:02d}-{MONTHS[time.month - 1]}-{time.year:04d} {time:%H:%M:%S}:{ms:03d}"
+
+
+def current(job: Job) -> dict[str, Any]:
+    """The form since 2025-05: all eight fields always, in the order of the samples."""
+    return {
+        "job_id": job.id,
+        "job_type": job.kind.value,
+        "begin_time": iso_ms(job.begin_time),
+        "end_time": iso_ms(job.end_time) or "",
+        "status": job.status.value,
+        "error_code": job.error_code,
+        "fail_reason": job.fail_reason,
+        "entities": _entities(job),
+    }
+
+
+def of_2022_10(job: Job) -> dict[str, Any]:
+    """The older page's form of the same record: its times, and of the entities only `image_id`."""
+    entities = _entities(job)
+    return {
+        "status": job.status.value,
+        "entities": {"image_id": entities["image_id"]} if "image_id" in entities else {},
+        "job_id": job.id,
+        "job_type": job.kind.value,
+        "begin_time": old_ms(job.begin_time),
+        "end_time": old_ms(job.end_time),
+        "error_code": job.error_code,
+        "fail_reason": job.fail_reason,
+    }
+
+
+def progress(job: Job) -> dict[str, Any]:
+    """`GET /v1/cloudimages/job/{job_id}`: the envelope of `current`, and how far the job is."""
+    told = current(job)
+    entities: dict[str, Any] = {}
+    if "image_name" in job.entities:
+        entities["image_name"] = job.entities["image_name"]
+    entities |= {"process_percent": _percent(job), "current_task": job.current_task}
+    if job.status is not JobStatus.FAIL and job.image_id:
+        entities["image_id"] = job.image_id
+    if job.status is JobStatus.FAIL:
+        entities |= told["entities"]
+    told["entities"] = entities
+    return told
+
+
+def _entities(job: Job) -> dict[str, Any]:
+    if job.status is JobStatus.INIT:
+        return {}
+    if job.status is JobStatus.RUNNING:
+        return {**job.entities, "process_percent": _percent(job), "current_task": job.current_task}
+    if job.status is JobStatus.FAIL:
+        return dict(job.entities)
+    return {name: job.entities[name] for name in SUCCESS_ENTITIES[job.kind] if name in job.entities}
+
+
+def _percent(job: Job) -> float | int:
+    """0 to 1 with two decimals; 1 when done, and never before."""
+    return 1 if job.status is JobStatus.SUCCESS else min(99, job.percent // 100) / 100
+
+
+def native(job: Job, steps: Sequence[Step] = (), *, now: int) -> dict[str, Any]:
+    """Calotype's own form: states that tell cancelling and cancelled apart, the step, bytes, rate and time left."""
+    running = next((step for step in steps if step.state == "running"), None)
+    return {
+        "id": job.id,
+        "type": job.kind.value,
+        "state": _state(job),
+        "subject": {
+            "image_id": job.image_id,
+            "image_name": job.entities.get("image_name"),
+            "project_id": job.project_id,
+        },
+        "created": iso_ms(job.begin_time),
+        "started": iso_ms(next((step.started_at for step in steps if step.started_at), None)),
+        "ended": iso_ms(job.end_time),
+        "attempt": job.attempt,
+        "progress": _progress(job, running, now),
+        "step": running.name if running else None,
+        "steps": [_step(step, now) for step in steps],
+        "error": {"code": job.error_code, "message": job.fail_reason} if job.error_code else None,
+        "entities": _entities(job),
+        "request": {name: job.request[name] for name in job.request if name != "etag"},
+    }
+
+
+def _state(job: Job) -> str:
+    if job.cancel_requested:
+        if job.is_open:
+            return "cancelling"
+        if job.status is JobStatus.FAIL:
+            return "cancelled"
+    return STATES[job.status]
+
+
+def _progress(job: Job, running: Step | None, now: int) -> dict[str, Any]:
+    rate = None if running is None else _rate(running, now)
+    left = None
+    if running is not None and rate and running.total_bytes and running.done_bytes is not None:
+        left = round((running.total_bytes - running.done_bytes) / rate, 1)
+    return {
+        "percent": 100.0 if job.status is JobStatus.SUCCESS else job.percent / 100,
+        "done_bytes": running.done_bytes if running else None,
+        "total_bytes": running.total_bytes if running else None,
+        "rate_bps": rate,
+        "eta_seconds": left,
+    }
+
+
+def _rate(step: Step, now: int) -> int | None:
+    """Bytes a second since the step began."""
+    if step.started_at is None or not step.done_bytes:
+        return None
+    until = step.ended_at or now
+    return int(step.done_bytes * 1000 / max(1, until - step.started_at))
+
+
+def _step(step: Step, now: int) -> dict[str, Any]:
+    return {
+        "name": step.name,
+        "state": step.state.value,
+        "started": iso_ms(step.started_at),
+        "ended": iso_ms(step.ended_at),
+        "attempts": step.attempts,
+        "progress": {"done_bytes": step.done_bytes, "total_bytes": step.total_bytes, "rate_bps": _rate(step, now)},
+    }

@@ -1,0 +1,42 @@
+"""Whether the process lives, and whether it can serve."""
+
+from http import HTTPStatus
+
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import Response
+
+from calotype import VERSION
+from calotype.db.engine import now_ms
+from calotype.db.migrate import head
+from calotype.errors import CalotypeError
+from calotype.jobs import sql
+from calotype.web.request import app_of, json
+from calotype.web.route import Route
+
+
+async def live(_request: Request) -> Response:
+    return json({"status": "ok", "version": VERSION})
+
+
+async def ready(request: Request) -> Response:
+    """200 when the database answers with the schema that this code wants; workers are told, not required, since an
+    API node is useful without one: jobs are accepted and wait."""
+    app = app_of(request)
+
+    def work(c: Connection) -> int:
+        since = now_ms() - int(app.settings.jobs.dead_after_s * 1000)
+        return int(c.execute(sql.COUNT_LIVE, {"since": since}).scalar_one())
+
+    try:
+        workers = await app.db.read(work)
+    except CalotypeError as error:
+        body = {"status": "unavailable", "reason": error.message}
+        return json(body, status=HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "5"})
+    return json({"status": "ok", "version": VERSION, "schema": head(), "workers": workers})
+
+
+ROUTES = [
+    Route(method="GET", path="/health/live", handler=live, family="native", permission=None, summary="Is it alive?"),
+    Route(method="GET", path="/health/ready", handler=ready, family="native", permission=None, summary="Can it serve?"),
+]

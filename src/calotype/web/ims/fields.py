@@ -1,0 +1,192 @@
+"""The fields that IMS requests share: their rules, and the code of each that is broken. Contract: images-ims.md §1."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from calotype.errors import (
+    DescriptionTooLong,
+    InvalidArchitecture,
+    InvalidDescription,
+    InvalidEnterpriseProject,
+    InvalidFirmware,
+    InvalidImageType,
+    InvalidName,
+    InvalidOsType,
+    InvalidSize,
+    InvalidTag,
+    KeyDoesNotExist,
+    MalformedBody,
+    MissingName,
+    NameTooLong,
+    TooManyTags,
+)
+from calotype.images.os_versions import find, os_attributes
+
+Body = Mapping[str, Any]
+
+# Letters, digits, - . _ and inner spaces; CJK letters too, as the newer pages have it.
+NAME: Final = re.compile(r"[A-Za-z0-9._\-一-鿿](?:[A-Za-z0-9._ \-一-鿿]*[A-Za-z0-9._\-一-鿿])?")
+DESCRIPTION: Final = re.compile(r"[^\r\n<>]*")
+TAG_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,36}")
+TAG_VALUE: Final = re.compile(r"[A-Za-z0-9_-]{0,43}")
+UUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
+IMAGE_TYPES: Final = {
+    "ECS": "FusionCompute",
+    "FusionCompute": "FusionCompute",
+    "BMS": "Ironic",
+    "Ironic": "Ironic",
+    "IsoImage": "IsoImage",
+}
+MOST_RAM_MB: Final = 2**31 - 1
+
+
+def text(body: Body, field: str) -> str | None:
+    """The string under `field`; None when it is absent, null or empty. Raises `MalformedBody` for another type."""
+    value = body.get(field)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise MalformedBody(f"{field}: wants a string")
+    if "\x00" in value:
+        raise MalformedBody(f"{field}: must not hold NUL")
+    return value
+
+
+def flag(body: Body, field: str) -> bool:
+    value = body.get(field)
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise MalformedBody(f"{field}: wants true or false")
+    return value
+
+
+def name(body: Body) -> str:
+    value = text(body, "name")
+    if value is None:
+        raise MissingName("name: wants the image's name")
+    if len(value) > 128:
+        raise NameTooLong("name: at most 128 characters")
+    if not NAME.fullmatch(value):
+        raise InvalidName("name: letters, digits, '-', '.', '_' and spaces, no space at either end")
+    return value
+
+
+def description(body: Body) -> str | None:
+    value = text(body, "description")
+    if value is None:
+        return None
+    if len(value) > 1024:
+        raise DescriptionTooLong("description: at most 1024 characters")
+    if not DESCRIPTION.fullmatch(value):
+        raise InvalidDescription("description: no line breaks, no < and no >")
+    return value
+
+
+def number(body: Body, field: str, *, least: int, most: int, default: int | None) -> int | None:
+    """A whole number; a string of digits too, since clients send them. Raises `InvalidSize`."""
+    value = body.get(field)
+    if value is None or value == "":
+        return default
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 10:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise InvalidSize(f"{field}: wants a whole number from {least} to {most}")
+    return value
+
+
+def memory(body: Body) -> tuple[int, int | None]:
+    """min_ram and max_ram in MB."""
+    low = number(body, "min_ram", least=0, most=MOST_RAM_MB, default=0) or 0
+    high = number(body, "max_ram", least=0, most=MOST_RAM_MB, default=None)
+    if high is not None and 0 < high < low:
+        raise InvalidSize(f"max_ram ({high}) is smaller than min_ram ({low})")
+    return low, high
+
+
+def tags(body: Body, *, most: int) -> tuple[str, ...]:
+    """`key=value` strings, of `tags` (`key.value`, `key=value`, `key`) or `image_tags` ({"key", "value"}), not both."""
+    plain, pairs = body.get("tags") or [], body.get("image_tags") or []
+    if plain and pairs:
+        raise MalformedBody("tags and image_tags cannot be given together")
+    found: dict[str, str] = {}
+    for entry in _listed(plain, "tags"):
+        if not isinstance(entry, str):
+            raise MalformedBody("tags: wants strings")
+        separator = "=" if "=" in entry else "."
+        key, _, value = entry.partition(separator)
+        _add_tag(found, key, value)
+    for entry in _listed(pairs, "image_tags"):
+        if not isinstance(entry, dict) or not isinstance(entry.get("key"), str):
+            raise MalformedBody('image_tags: wants objects of the form {"key": "…", "value": "…"}')
+        value = entry.get("value") or ""
+        if not isinstance(value, str):
+            raise MalformedBody("image_tags: a value is a string")
+        _add_tag(found, entry["key"], value)
+    if len(found) > most:
+        raise TooManyTags(f"an image has at most {most} tags")
+    return tuple(f"{key}={value}" if value else key for key, value in found.items())
+
+
+def _listed(value: Any, field: str) -> Sequence[Any]:
+    if not isinstance(value, list):
+        raise MalformedBody(f"{field}: wants an array")
+    return value
+
+
+def _add_tag(found: dict[str, str], key: str, value: str) -> None:
+    key, value = key.strip(), value.strip()
+    if not TAG_KEY.fullmatch(key) or not TAG_VALUE.fullmatch(value):
+        raise InvalidTag("a tag's key has 1 to 36 and its value 0 to 43 letters, digits, '_' or '-'")
+    if key in found:
+        raise InvalidTag(f"the tag key {key!r} is given twice")
+    found[key] = value
+
+
+def enterprise_project(body: Body) -> str | None:
+    value = text(body, "enterprise_project_id")
+    if value is None or value == "0":
+        return None
+    if not UUID.fullmatch(value):
+        raise InvalidEnterpriseProject("enterprise_project_id: wants a UUID, or 0 for the default one")
+    return value
+
+
+def no_encryption(body: Body) -> None:
+    """This service has no keys of its own: any key id is unknown."""
+    if text(body, "cmk_id") is not None:
+        raise KeyDoesNotExist("cmk_id: this service holds no encryption keys; leave it out")
+
+
+def kind(body: Body) -> str:
+    """`type` as the attribute `virtual_env_type`."""
+    value = text(body, "type") or "ECS"
+    if value not in IMAGE_TYPES:
+        raise InvalidImageType(f"type: wants one of {', '.join(IMAGE_TYPES)}")
+    return IMAGE_TYPES[value]
+
+
+def os_properties(body: Body) -> tuple[str | None, dict[str, str]]:
+    """`os_version` as given and checked, and the `__os…` attributes of it; of `os_type` where no version is given."""
+    version, wanted = text(body, "os_version"), text(body, "os_type")
+    if wanted is not None and wanted not in ("Linux", "Windows", "Other"):
+        raise InvalidOsType("os_type: wants Linux, Windows or Other")
+    if version is not None:
+        return find(version).os_version, os_attributes(version)
+    return None, {"__os_type": wanted} if wanted else {}
+
+
+def boot_properties(body: Body) -> dict[str, str]:
+    found: dict[str, str] = {}
+    architecture = text(body, "architecture")
+    if architecture is not None and architecture not in ("x86", "arm"):
+        raise InvalidArchitecture("architecture: wants x86 or arm")
+    firmware = text(body, "hw_firmware_type")
+    if firmware is not None and firmware not in ("bios", "uefi"):
+        raise InvalidFirmware("hw_firmware_type: wants bios or uefi")
+    if architecture == "arm":
+        found["__support_arm"], firmware = "true", "uefi"
+    if firmware is not None:
+        found["hw_firmware_type"] = firmware
+    return found

@@ -1,0 +1,93 @@
+"""The job query, `GET /v1/{project_id}/jobs/{job_id}`: a small ASGI branch before the router.
+
+Polled every second by every client of every job, so it does as little as can be: the token's signature is checked from
+memory, one row is read by its key on the raw driver, and the answer is written in one piece. It makes no log line.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request
+
+from calotype.errors import CalotypeError, JobNotFound, Unauthenticated, WrongProject
+from calotype.identity.permissions import GRANTS
+from calotype.jobs import sql, view
+from calotype.settings import Settings
+from calotype.web import problems
+
+PATH: Final = re.compile(r"/v1/([^/]+)/jobs/([^/]+)", re.ASCII)
+JOB_ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
+# Roles that may ask how a job stands: those with any of the reading rights.
+ASKING: Final = frozenset(
+    role
+    for role, actions in GRANTS.items()
+    if actions & {"ims:images:list", "ims:images:get", "ims:imageJobs:getPercentage"}
+)
+OLD: Final = "2022-10"
+Message = MutableMapping[str, Any]
+
+
+class JobQuery:
+    def __init__(self, inner: Any, settings: Settings) -> None:
+        self.inner = inner
+        self.old_by_default = settings.ims.revision == OLD
+        self.encoder = msgspec.json.Encoder()
+
+    async def __call__(
+        self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        if scope["type"] == "http" and scope["method"] == "GET":
+            match = PATH.fullmatch(scope["path"])
+            if match is not None and match[1] != "cloudimages":
+                scope["state"]["hot"] = True
+                try:
+                    await self._answer(scope, match[1], match[2], send)
+                except CalotypeError as error:
+                    response = problems.answer("ims", error, Request(scope))
+                    await response(scope, receive, send)
+                except Exception as error:  # noqa: BLE001 - the edge: a bug, told without detail
+                    response = problems.bug("ims", error, Request(scope))
+                    await response(scope, receive, send)
+                return
+        await self.inner(scope, receive, send)
+
+    async def _answer(
+        self, scope: Message, project_id: str, job_id: str, send: Callable[[Message], Awaitable[None]]
+    ) -> None:
+        token = revision = known = None
+        for name, value in scope["headers"]:
+            if name == b"x-auth-token":
+                token = value
+            elif name == b"x-ims-revision":
+                revision = value
+            elif name == b"if-none-match":
+                known = value
+        if not token:
+            raise Unauthenticated("no token: send one in X-Auth-Token")
+        app = self.inner.state.calotype
+        caller = app.identity.authenticate(token.decode("latin-1"))
+        if caller.project_id is None:
+            raise Unauthenticated("this call wants a token that is scoped to a project")
+        if project_id != caller.project_id:
+            raise WrongProject("the project in the path is not that of the token")
+        if not (caller.roles & ASKING):
+            raise problems.e.Forbidden("your roles on this project do not allow ims:imageJobs:getPercentage")
+        row = await app.fast.one(sql.QUERY, job_id) if JOB_ID.fullmatch(job_id) else None
+        if row is None or row[1] != project_id:
+            raise JobNotFound
+        job = sql.job_of(row)
+        old = revision == b"2022-10" or (revision is None and self.old_by_default)
+        etag = b'"%s-%d%s"' % (job_id.encode(), job.version, b"-o" if old else b"")
+        headers = [(b"etag", etag)]
+        if job.is_open:
+            headers.append((b"retry-after", b"1"))
+        if known is not None and etag in known:
+            await send({"type": "http.response.start", "status": 304, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        body = self.encoder.encode(view.of_2022_10(job) if old else view.current(job))
+        headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})

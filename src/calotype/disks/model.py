@@ -24,4 +24,5 @@ class Inspection(Struct, frozen=True, kw_only=True):
     virtual_size: int  # bytes that a guest sees
     file_size: int  # bytes
     self_contained: bool = True
+    snapshots: int = 0  # internal ones, with states of the disk that a guest does not see
     detail: str = ""  # of the format: "streamOptimized", "fixed", "v3 zlib" …

@@ -1,0 +1,195 @@
+"""The gate: nothing reaches qemu-img, and nothing becomes an image, that has not passed here.
+
+It decides on content. Two independent readers must agree: the parsers of `calotype.disks.formats`, which read the whole
+of the tables, and `format_inspector` of oslo.utils, which OpenStack trusts. A file that would be taken for two formats
+is refused, except an ISO image that can also be booted as a disk.
+
+Time and memory do not depend on what a file says: tables are read in slices of 64 KiB, at most 512 MiB of them.
+"""
+
+import io
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, BinaryIO, Final, cast
+
+from oslo_utils.imageutils import format_inspector
+
+from calotype.disks.formats import iso, partitions, qcow2, vdi, vhd, vhdx, vmdk
+from calotype.disks.formats.reader import SECTOR, DiskFile, Facts, rounded_up
+from calotype.disks.formats.signatures import AS_QCOW2, UNPACK, Marks, marks_of
+from calotype.disks.model import DiskFormat, Inspection
+from calotype.errors import EmptyDisk, FormatMismatch, UnsafeDisk
+
+PARSERS: Final[Mapping[DiskFormat, Callable[[DiskFile], Facts]]] = {
+    DiskFormat.QCOW2: qcow2.parse,
+    DiskFormat.VMDK: vmdk.parse,
+    DiskFormat.VHD: vhd.parse,
+    DiskFormat.VHDX: vhdx.parse,
+    DiskFormat.VDI: vdi.parse,
+    DiskFormat.ISO: iso.parse,
+}
+# What a `disk_format` of the Image API says about the bytes. Those of no public specification (zvhd, zvhd2) are labels:
+# they say nothing, so whatever is found is what it is. The last two are known, and never taken.
+DECLARED: Final[Mapping[str, DiskFormat | None]] = {
+    "raw": DiskFormat.RAW,
+    "ami": DiskFormat.RAW,
+    "aki": DiskFormat.RAW,
+    "ari": DiskFormat.RAW,
+    "qcow2": DiskFormat.QCOW2,
+    "vmdk": DiskFormat.VMDK,
+    "vhd": DiskFormat.VHD,
+    "vhdx": DiskFormat.VHDX,
+    "vdi": DiskFormat.VDI,
+    "iso": DiskFormat.ISO,
+    "zvhd": None,
+    "zvhd2": None,
+}
+NEVER_TAKEN: Final = frozenset({"qed", "qcow"})
+
+# How much of a file oslo.utils is shown: up to the end of a VHDX's first tables, or of a VMDK's descriptor.
+SHOWN: Final = 320 * 1024
+SHOWN_OF_VMDK: Final = 1024 * 1024 + 64 * 1024
+SHOWN_AT_END: Final = 3 * SECTOR
+CHUNK: Final = 64 * 1024
+
+
+def inspect(file: BinaryIO | int, *, declared: str | None, most_virtual_bytes: int) -> Inspection:
+    """What the whole of an open file is, if it may pass. For a thread: it reads, and takes milliseconds.
+
+    `file` is a descriptor or a seekable binary file. `declared` is a `disk_format` of the Image API; None: whatever is
+    found is right, but compressed files and archives are not. `raw`, `ami`, `aki` and `ari` are whatever is no other
+    format. Raises a leaf of `DiskRefused`; its text says what was wrong with the content.
+    """
+    if isinstance(file, int):
+        return _inspect_descriptor(file, declared, most_virtual_bytes)
+    try:
+        descriptor = file.fileno()
+    except io.UnsupportedOperation:
+        size = file.seek(0, io.SEEK_END)
+        return inspect_at(_seeking(file), size, declared=declared, most_virtual_bytes=most_virtual_bytes)
+    return _inspect_descriptor(descriptor, declared, most_virtual_bytes)
+
+
+def inspect_at(
+    read_at: Callable[[int, int], bytes], size: int, *, declared: str | None, most_virtual_bytes: int
+) -> Inspection:
+    """`inspect` for anything that can be read at an offset: `read_at(offset, n)` returns `n` bytes within `size`."""
+    disk = DiskFile(read_at, size, most_virtual_bytes=most_virtual_bytes)
+    if size == 0:
+        raise EmptyDisk("the file is empty")
+    marks = marks_of(disk)
+    found = _only_format(marks)
+    _check_declared(declared, found, marks)
+    facts = _raw(disk) if found is DiskFormat.RAW else PARSERS[found](disk)
+    _check_second_opinion(disk, facts)
+    return Inspection(
+        format=facts.format,
+        virtual_size=facts.virtual_size,
+        file_size=size,
+        detail=facts.detail,
+        snapshots=facts.snapshots,
+    )
+
+
+def _inspect_descriptor(descriptor: int, declared: str | None, most_virtual_bytes: int) -> Inspection:
+    state = os.fstat(descriptor)
+    if not stat.S_ISREG(state.st_mode):
+        raise UnsafeDisk("not a regular file")
+
+    def read_at(offset: int, length: int) -> bytes:
+        parts = []
+        while length > 0 and (part := os.pread(descriptor, length, offset)):
+            parts.append(part)
+            offset += len(part)
+            length -= len(part)
+        return b"".join(parts)
+
+    return inspect_at(read_at, state.st_size, declared=declared, most_virtual_bytes=most_virtual_bytes)
+
+
+def _seeking(file: BinaryIO) -> Callable[[int, int], bytes]:
+    def read_at(offset: int, length: int) -> bytes:
+        file.seek(offset)
+        return file.read(length)
+
+    return read_at
+
+
+def _only_format(marks: Marks) -> DiskFormat:
+    names = marks.names
+    if len(names) > 1:
+        raise FormatMismatch(f"the file would be taken for several formats at once: {', '.join(names)}")
+    if marks.encrypted:
+        raise UnsafeDisk("a LUKS container: the disk is encrypted; decrypt it first")
+    for name in marks.foreign:
+        raise FormatMismatch(f"the content is an image of the format {name}, which is not taken; {AS_QCOW2}")
+    found = next(iter(marks.formats), DiskFormat.RAW)
+    if marks.boot_sector and not marks.may_have_boot_sector:
+        raise FormatMismatch(f"the file would be taken for several formats at once: {found}, a partitioned raw disk")
+    return found
+
+
+def _check_declared(declared: str | None, found: DiskFormat, marks: Marks) -> None:
+    content = f"of the format {found}" if found is not DiskFormat.RAW else marks.packed or "of no known disk format"
+    if declared is None:
+        if found is DiskFormat.RAW and marks.packed:
+            raise FormatMismatch(f"the content is {marks.packed}, not a disk image; {UNPACK}")
+        return
+    if declared in NEVER_TAKEN:
+        raise FormatMismatch(f"images of the format {declared} are not taken; {AS_QCOW2}")
+    if declared not in DECLARED:
+        raise FormatMismatch("the declared disk_format is not a known one")
+    wanted = DECLARED[declared]
+    if wanted is not None and wanted is not found:
+        raise FormatMismatch(f"the image is declared as {declared}, but the content is {content}")
+
+
+def _raw(disk: DiskFile) -> Facts:
+    """What a guest sees of a raw file ends at a whole sector."""
+    size = disk.virtual(rounded_up(disk.size, SECTOR))
+    return Facts(format=DiskFormat.RAW, virtual_size=size, detail=partitions.table_of(disk))
+
+
+def _check_second_opinion(disk: DiskFile, facts: Facts) -> None:
+    """Raise if oslo.utils sees another format than we do, or something unsafe where it can see at all."""
+    shown = _shown(disk, SHOWN_OF_VMDK if facts.format is DiskFormat.VMDK else SHOWN)
+    wrapper = format_inspector.InspectWrapper(cast("IO[bytes]", shown))  # it takes any iterator of chunks
+    try:
+        for _ in wrapper:
+            pass
+        wrapper.close()
+        inspectors = {str(inspector): inspector for inspector in wrapper.formats or ()}
+    except Exception as error:
+        # It stumbles over text that goes on with other bytes (AttributeError), which is a raw disk like any other.
+        if facts.format is DiskFormat.RAW:
+            return
+        raise UnsafeDisk(f"a damaged {facts.format} image: its header makes no sense") from error
+    other = inspectors.keys() - {facts.format.value, "raw", "gpt"}
+    if other:
+        raise FormatMismatch(f"the content is also of the format {', '.join(sorted(other))}, beside {facts.format}")
+    if facts.format in (DiskFormat.QCOW2, DiskFormat.VMDK):
+        inspector = inspectors.get(facts.format.value)
+        if inspector is None:
+            raise FormatMismatch(f"a damaged {facts.format} image: its header makes no sense")
+        try:
+            inspector.safety_check()
+        except format_inspector.SafetyCheckFailed as error:
+            # It does not know subclusters; our own parser has looked at every feature bit.
+            failures = sorted(error.failures.keys() - {"unknown_features"})
+            if failures:
+                raise UnsafeDisk(f"a {facts.format} image that is not safe ({', '.join(failures)})") from error
+        except format_inspector.ImageFormatError as error:
+            raise UnsafeDisk(f"a {facts.format} image that is not safe: its header is not complete") from error
+
+
+def _shown(disk: DiskFile, most: int) -> Iterator[bytes]:
+    """The start of the file in chunks, then its last sectors."""
+    offset = 0
+    while offset < min(most, disk.size):
+        chunk = disk.some(offset, CHUNK)
+        yield chunk
+        offset += len(chunk)
+    if offset < disk.size:
+        start = max(offset, disk.size - SHOWN_AT_END)
+        yield disk.some(start, disk.size - start)

@@ -1,0 +1,305 @@
+"""How an image gets its bytes and loses them: steps inside a caller's transaction, for uploads and jobs alike.
+
+Each is guarded on what it found, so that of two that race exactly one goes on; the other gets `WrongStatus`. Bytes are
+stored before the row that names them, and removed after it: functions that return a `BlobId` say which bytes the
+caller deletes, and when.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+from uuid import uuid4
+
+from msgspec.structs import replace
+from sqlalchemy import Connection, text
+
+from calotype.blobs.model import Blob, BlobId
+from calotype.errors import DuplicateImage, ImageInUse, ImageNotFound, ImageProtected, NotImageOwner, WrongStatus
+from calotype.identity.model import Caller, ProjectId
+from calotype.images import attributes, quota, sql
+from calotype.images.model import Image, ImageCreate, ImageId, ImageStatus, UploadId
+from calotype.images.os_versions import os_attributes
+from calotype.settings import ImageSettings, Settings
+
+
+class Lifecycle:
+    """The building blocks. `service.Images` is one, with what request handlers await on top."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.limits: ImageSettings = settings.images
+
+    # --- finding ------------------------------------------------------------------------------------------------------
+
+    def by_id_in(self, connection: Connection, image_id: str) -> Image | None:
+        """The image whoever owns it; None when there is none or it was deleted."""
+        image = sql.image(connection, image_id)
+        return None if image is None or image.status is ImageStatus.DELETED else image
+
+    def visible_in(self, connection: Connection, caller: Caller, image_id: str) -> Image:
+        """An image that the caller may see: own, public, community, shared with the caller's project; an admin all.
+
+        Raises `ImageNotFound`, for foreign, deleted and malformed ids alike.
+        """
+        project_id = caller.project_id or ""
+        image = sql.visible_image(connection, image_id.lower(), project_id, is_admin=caller.is_admin)
+        if image is None:
+            raise ImageNotFound(image_id)
+        return image
+
+    def owned_in(self, connection: Connection, caller: Caller, image_id: str) -> Image:
+        """An image that the caller may change, locked for this transaction. Raises `ImageNotFound`, `NotImageOwner`."""
+        seen = self.visible_in(connection, caller, image_id)
+        self.own(caller, seen)
+        return self._locked(connection, seen.id)
+
+    def own(self, caller: Caller, image: Image) -> None:
+        """Pass for an image that the caller may change. Raises `NotImageOwner`."""
+        if not caller.is_admin and image.project_id != caller.project_id:
+            raise NotImageOwner("the image belongs to another project; only its owner may do this")
+
+    # --- creating -----------------------------------------------------------------------------------------------------
+
+    def create_in(
+        self,
+        connection: Connection,
+        *,
+        project_id: str,
+        spec: ImageCreate,
+        now: int,
+        image_id: str | None = None,
+    ) -> Image:
+        """Store a queued image. Raises `ImageQuotaExceeded`, `DuplicateImage`, `UnknownOsVersion`, and the leaves of
+        `Invalid` for attributes that exclude each other."""
+        system = {"virtual_env_type": "FusionCompute"}
+        if spec.os_version is not None and spec.properties.get("virtual_env_type") != "DataImage":
+            system |= os_attributes(spec.os_version)
+        image = Image(
+            id=ImageId(image_id or spec.id or str(uuid4())),
+            project_id=ProjectId(project_id),
+            name=spec.name,
+            visibility=spec.visibility,
+            protected=spec.protected,
+            hidden=spec.hidden,
+            disk_format=spec.disk_format,
+            container_format=spec.container_format,
+            min_disk=spec.min_disk,
+            min_ram=spec.min_ram,
+            properties={**system, **spec.properties},
+            tags=spec.tags,
+            created_at=now,
+            updated_at=now,
+        )
+        attributes.combination(image.properties, image.min_ram)
+        quota.change(connection, project_id, self.limits, images=1)
+        if not sql.insert_image(connection, image):
+            raise DuplicateImage(image.id)
+        return image
+
+    # --- bytes --------------------------------------------------------------------------------------------------------
+
+    def begin_bytes_in(self, connection: Connection, image_id: str, upload_id: str, *, reserve: int, now: int) -> Image:
+        """Take a queued image for an upload: it is `saving`, and `reserve` bytes are counted. Run again by the same
+        upload it goes on, with the new reservation. Raises `WrongStatus`, `ImageNotFound`, `StorageQuotaExceeded`."""
+        image = self._locked(connection, image_id)
+        if image.status is ImageStatus.SAVING and image.upload_id == upload_id:
+            return self._hold(connection, image, reserve, now)
+        if image.status is not ImageStatus.QUEUED:
+            raise WrongStatus(now=image.status, wanted="its data can be brought only while it is queued")
+        quota.change(connection, image.project_id, self.limits, stored_bytes=reserve)
+        sql.run(connection, sql.BEGIN, id=image.id, upload_id=upload_id, reserved=reserve, now=now)
+        return replace(image.moved_to(ImageStatus.SAVING), upload_id=UploadId(upload_id), reserved_bytes=reserve)
+
+    def reserve_in(self, connection: Connection, image_id: str, upload_id: str, total: int, now: int) -> None:
+        """Say that the upload is alive and wants `total` bytes in all; a smaller number than before changes nothing.
+
+        Raises `WrongStatus` when the image was deleted or taken meanwhile, `StorageQuotaExceeded`.
+        """
+        image = self._held(connection, image_id, upload_id)
+        self._hold(connection, image, max(total, image.reserved_bytes), now)
+
+    def touch_in(self, connection: Connection, image_id: str, upload_id: str, now: int) -> bool:
+        """Say that the upload is alive; return whether the image is still its own."""
+        return bool(sql.run(connection, sql.TOUCH, id=image_id, upload_id=upload_id, now=now))
+
+    def activate_in(
+        self,
+        connection: Connection,
+        image_id: str,
+        upload_id: str,
+        blob: Blob,
+        *,
+        disk_format: str,
+        virtual_size: int,
+        properties: Mapping[str, str],
+        min_disk: int | None = None,
+        now: int,
+    ) -> BlobId:
+        """Make the image active with the bytes of `blob`, that are stored already. `properties` are added to its own.
+
+        Returns the blob that the image now has: one of equal bytes when there was one. If it is not `blob`, the caller
+        deletes the bytes of `blob` after the commit. Raises `WrongStatus`, `StorageQuotaExceeded`, `InvalidSize` when
+        `min_disk` does not hold the virtual disk.
+        """
+        image = self._held(connection, image_id, upload_id)
+        smallest = image.min_disk if min_disk is None else min_disk
+        attributes.min_disk_holds(smallest, virtual_size)
+        digests = blob.digests
+        quota.change(connection, image.project_id, self.limits, stored_bytes=digests.size - image.reserved_bytes)
+        blob_id = sql.equal_blob(connection, blob)
+        if blob_id is None:
+            sql.insert_blob(connection, blob, now)
+            blob_id = blob.id
+        after = replace(
+            image.moved_to(ImageStatus.ACTIVE),
+            size=digests.size,
+            virtual_size=virtual_size,
+            checksum=digests.md5,
+            hash_algorithm=digests.hash_algorithm,
+            hash_value=digests.hash_value,
+            blob_id=blob_id,
+            disk_format=disk_format,
+            min_disk=smallest,
+            properties={**image.properties, **properties},
+        )
+        self._activate(connection, image, after, now)
+        return blob_id
+
+    def adopt_blob_in(self, connection: Connection, image_id: str, source: Image, now: int) -> Image:
+        """Make a queued image active on the blob of `source`: a copy, at no cost in bytes stored, counted in the quota.
+
+        Raises `ImageNotFound` when the source was deleted meanwhile, `WrongStatus`, `StorageQuotaExceeded`.
+        """
+        image = self._locked(connection, image_id)
+        if image.status is not ImageStatus.QUEUED:
+            raise WrongStatus(now=image.status, wanted="only a queued image can become a copy")
+        origin = sql.image(connection, source.id)
+        if origin is None or not origin.has_bytes or not sql.lock_blob(connection, origin.blob_id or ""):
+            raise ImageNotFound(source.id)
+        attributes.min_disk_holds(image.min_disk, origin.virtual_size)
+        quota.change(connection, image.project_id, self.limits, stored_bytes=origin.size or 0)
+        after = replace(
+            image.moved_to(ImageStatus.ACTIVE),
+            size=origin.size,
+            virtual_size=origin.virtual_size,
+            checksum=origin.checksum,
+            hash_algorithm=origin.hash_algorithm,
+            hash_value=origin.hash_value,
+            blob_id=origin.blob_id,
+            disk_format=origin.disk_format,
+            container_format=image.container_format or origin.container_format,
+        )
+        return self._activate(connection, image, after, now)
+
+    def abandon_in(
+        self,
+        connection: Connection,
+        image_id: str,
+        upload_id: str,
+        *,
+        to: Literal["queued", "deleted"],
+        now: int,
+    ) -> None:
+        """End an upload that failed: its reservation is given back. Does nothing when the image is no longer its own.
+
+        With `deleted` an image that is still queued, whose upload never began, goes as well: it was made for it.
+        """
+        image = sql.locked_image(connection, image_id)
+        if image is None:
+            return
+        held = image.status is ImageStatus.SAVING and image.upload_id == upload_id
+        if to == "deleted" and (held or image.status is ImageStatus.QUEUED):
+            self._bury(connection, image, now)
+        elif held:
+            quota.change(connection, image.project_id, self.limits, stored_bytes=-image.reserved_bytes)
+            sql.run(connection, sql.REQUEUE, id=image.id, version=image.version, now=now)
+
+    def delete_in(self, connection: Connection, caller: Caller, image_id: str, now: int) -> BlobId | None:
+        """Delete an image: a tombstone stays, so that its id is never used again.
+
+        Returns the blob that no image has any more: the caller deletes its bytes after the commit. Raises
+        `ImageNotFound`, `NotImageOwner`, `ImageProtected`, and `ImageInUse` while a job is bringing its bytes.
+        """
+        image = self.owned_in(connection, caller, image_id)
+        if image.protected:
+            raise ImageProtected(image.id)
+        if image.status is ImageStatus.SAVING and (image.upload_id or "").startswith("j"):
+            raise ImageInUse("a job is bringing the bytes of the image; wait for it or cancel it")
+        return self._bury(connection, image, now)
+
+    # --- for the sweeper ----------------------------------------------------------------------------------------------
+
+    def stale_uploads_in(self, connection: Connection, before_ms: int) -> list[tuple[ImageId, UploadId]]:
+        """Uploads through the API (not jobs) that have not been heard of since `before_ms`, the oldest first."""
+        rows = connection.execute(text(sql.STALE_UPLOADS), {"before": before_ms})
+        return [(ImageId(row.id), UploadId(row.upload_id)) for row in rows]
+
+    def open_uploads_in(self, connection: Connection) -> set[UploadId]:
+        """Uploads and jobs that are bringing bytes to an image."""
+        return {UploadId(row.upload_id) for row in connection.execute(text(sql.OPEN_UPLOADS))}
+
+    def known_blob_ids_in(self, connection: Connection, ids: list[BlobId]) -> set[BlobId]:
+        """Which of these blobs have a row. Give at most a few thousand at once."""
+        return sql.known_blobs(connection, ids)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _locked(self, connection: Connection, image_id: str) -> Image:
+        image = sql.locked_image(connection, image_id)
+        if image is None or image.status is ImageStatus.DELETED:
+            raise ImageNotFound(image_id)
+        return image
+
+    def _held(self, connection: Connection, image_id: str, upload_id: str) -> Image:
+        image = sql.locked_image(connection, image_id)
+        if image is None:
+            raise ImageNotFound(image_id)
+        if image.status is not ImageStatus.SAVING or image.upload_id != upload_id:
+            raise WrongStatus(now=image.status, wanted="it was deleted or taken by another while its data arrived")
+        return image
+
+    def _hold(self, connection: Connection, image: Image, total: int, now: int) -> Image:
+        quota.change(connection, image.project_id, self.limits, stored_bytes=total - image.reserved_bytes)
+        sql.run(connection, sql.HOLD, id=image.id, upload_id=image.upload_id, reserved=total, now=now)
+        return replace(image, reserved_bytes=total)
+
+    def _activate(self, connection: Connection, before: Image, after: Image, now: int) -> Image:
+        after = replace(
+            after,
+            container_format=after.container_format or "bare",
+            upload_id=None,
+            reserved_bytes=0,
+            active_at=now,
+            updated_at=now,
+            version=before.version + 1,
+        )
+        sql.run(
+            connection,
+            sql.ACTIVATE,
+            id=after.id,
+            version=before.version,
+            size=after.size,
+            virtual_size=after.virtual_size,
+            checksum=after.checksum,
+            hash_algorithm=after.hash_algorithm,
+            hash_value=after.hash_value,
+            blob_id=after.blob_id,
+            disk_format=after.disk_format,
+            container_format=after.container_format,
+            min_disk=after.min_disk,
+            properties=sql.encoded(after.properties),
+            now=now,
+        )
+        if after.properties != before.properties:
+            sql.rewrite_properties(connection, after)
+        return after
+
+    def _bury(self, connection: Connection, image: Image, now: int) -> BlobId | None:
+        image.moved_to(ImageStatus.DELETED)
+        held = image.reserved_bytes + ((image.size or 0) if image.has_bytes else 0)
+        quota.change(connection, image.project_id, self.limits, images=-1, stored_bytes=-held)
+        sql.run(connection, sql.BURY, id=image.id, version=image.version, now=now)
+        sql.clear_details(connection, image.id)
+        if image.blob_id is None:
+            return None
+        sql.lock_blob(connection, image.blob_id)
+        gone = sql.run(connection, sql.DELETE_UNUSED_BLOB, id=image.blob_id)
+        return image.blob_id if gone else None

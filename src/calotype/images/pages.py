@@ -1,0 +1,259 @@
+"""The list query: pages by key, never by offset. Puts its statement together, which `sql` has no constants for.
+
+What a caller may see comes from a few *sources*, each with an index of its own: own images, public ones, shared ones.
+Each is asked for one page in order, and the database merges the pages. A property or a tag is looked up in the index
+that begins with project, name and value, so that a value no image has costs as little as one that all have.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from calotype.errors import BadFilter
+from calotype.identity.model import Caller
+from calotype.images import sql
+from calotype.images.model import Image, ImageQuery, Page, TimeFilter, Visibility
+
+COLUMN: Final[Mapping[str, str]] = {
+    "id": "i.id",
+    "name": "i.name",
+    "status": "i.status",
+    "owner": "i.project_id",
+    "disk_format": "i.disk_format",
+    "container_format": "i.container_format",
+    "checksum": "i.checksum",
+    "os_hash_algo": "i.hash_algorithm",
+    "os_hash_value": "i.hash_value",
+}
+# What is null sorts before everything else, on both databases alike.
+SORTED: Final[Mapping[str, str]] = {
+    "id": "i.id",
+    "name": "COALESCE(i.name, '')",
+    "status": "i.status",
+    "container_format": "COALESCE(i.container_format, '')",
+    "disk_format": "COALESCE(i.disk_format, '')",
+    "size": "COALESCE(i.size, -1)",
+    "created_at": "i.created_at",
+    "updated_at": "i.updated_at",
+}
+SECOND_MS: Final = 1000
+LONGEST_NUMBER: Final = 19  # digits; more are above what the database counts to
+HAS_MEMBERS: Final = "EXISTS (SELECT 1 FROM image_members o WHERE o.image_id = i.id)"
+# Attributes that every image has alike, and one that follows from columns: none is stored as a property.
+CONSTANT: Final[Mapping[str, str]] = {"__isregistered": "true", "__image_source_type": "uds"}
+IMAGE_TYPE: Final[Mapping[str, str]] = {
+    "gold": "i.visibility = 'public'",
+    "shared": f"(i.visibility = 'shared' AND {HAS_MEMBERS})",
+    "private": f"(i.visibility <> 'public' AND NOT (i.visibility = 'shared' AND {HAS_MEMBERS}))",
+}
+NOTHING: Final = "1 = 0"
+
+
+class _Params(dict[str, object]):
+    """Values of a statement under names that are given out."""
+
+    def add(self, value: object) -> str:
+        name = f"p{len(self)}"
+        self[name] = value
+        return f":{name}"
+
+    def all(self, values: Sequence[object]) -> str:
+        return ", ".join(self.add(value) for value in values)
+
+
+def page(connection: Connection, caller: Caller, query: ImageQuery) -> Page:
+    """One page of what the caller may see. Raises `BadFilter` when the marker is no image that the caller may see."""
+    marker = None if query.marker is None else _marker(connection, caller, query.marker)
+    if query.limit == 0:
+        return Page(images=())
+    params = _Params()
+    order = _order(query)
+    conditions = _conditions(query, params)
+    if marker is not None:
+        conditions.append(_after(marker, order, params))
+    limit = params.add(query.limit + 1)
+    sources = _sources(caller, query, params)
+    if not sources:
+        return Page(images=())
+    keys = ", ".join(f"{SORTED[key]} AS sort_{n}" for n, (key, _) in enumerate(order))
+    merged = ", ".join(f"sort_{n} {direction}" for n, (_, direction) in enumerate(order))
+    parts = []
+    for number, (tables, mine) in enumerate(sources):
+        inner = ", ".join(f"{_driven(SORTED[key], tables)} {direction}" for key, direction in order)
+        where = " AND ".join([*mine, *conditions])
+        parts.append(
+            f"SELECT * FROM (SELECT {sql.COLUMNS}, {keys} FROM {tables} WHERE {where}"  # noqa: S608 - names are constants, values parameters
+            f" ORDER BY {inner} LIMIT {limit}) AS s{number}"
+        )
+    statement = f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS merged ORDER BY {merged} LIMIT {limit}"  # noqa: S608 - as above
+    rows = connection.execute(text(statement), params).all()
+    images = tuple(sql.to_image(row) for row in rows[: query.limit])
+    return Page(images=images, next_marker=images[-1].id if len(rows) > query.limit else None)
+
+
+def _order(query: ImageQuery) -> list[tuple[str, str]]:
+    """What to sort by, completed so that no two images are equal: a later key goes as all given ones go, else down."""
+    directions = {direction for _, direction in query.sort}
+    rest = directions.pop() if len(directions) == 1 else "desc"
+    order: dict[str, str] = {}
+    for key, direction in (*query.sort, ("created_at", rest), ("id", rest)):
+        order.setdefault(key, direction)
+    return list(order.items())
+
+
+def _marker(connection: Connection, caller: Caller, marker: str) -> Image:
+    """The image that the page before ended with. Its tombstone will do: it may be deleted while a client pages."""
+    image = sql.image(connection, marker.lower())
+    if image is not None and image.deleted_at is None:
+        project_id = caller.project_id or ""
+        image = sql.visible_image(connection, image.id, project_id, is_admin=caller.is_admin)
+    elif image is not None and not (caller.is_admin or image.project_id == caller.project_id):
+        image = image if image.visibility is Visibility.PUBLIC else None
+    if image is None:
+        raise BadFilter(f"marker: no image {marker}")
+    return image
+
+
+def _conditions(query: ImageQuery, params: _Params) -> list[str]:
+    """What must hold of an image `i`, whatever the source."""
+    wanted = ["i.status <> 'deleted'"]
+    if query.hidden is not None:
+        wanted.append(f"i.hidden = {params.add(query.hidden)}")
+    if query.protected is not None:
+        wanted.append(f"i.protected = {params.add(query.protected)}")
+    for attribute, values in query.one_of.items():
+        column = COLUMN[attribute]
+        if len(values) == 1:
+            wanted.append(f"{column} = {params.add(values[0])}")
+        else:
+            wanted.append(f"{column} IN ({params.all(values)})" if values else NOTHING)
+    for attribute, number in query.numbers.items():
+        comparison = {"size_min": "i.size >=", "size_max": "i.size <="}.get(attribute, f"i.{attribute} =")
+        wanted.append(f"{comparison} {params.add(number)}")
+    for column, time in query.times:
+        wanted.append(_timed(f"i.{column}", time, params))
+    wanted.extend(_tag(tag, params) for tag in query.tags)
+    wanted.extend(_property(name, value, params) for name, value in query.properties)
+    return wanted
+
+
+def _tag(tag: str, params: _Params) -> str:
+    return f"EXISTS (SELECT 1 FROM image_tags t WHERE t.tag = {params.add(tag)} AND {_of_image('t')})"  # noqa: S608 - as in `page`
+
+
+def _of_image(alias: str) -> str:
+    """The rest of the key of a row about image `i`, so that it is found by one look into the index."""
+    return f"{alias}.project_id = i.project_id AND {alias}.created_at = i.created_at AND {alias}.image_id = i.id"
+
+
+def _property(name: str, value: str, params: _Params) -> str:
+    if name in CONSTANT:
+        return "1 = 1" if value == CONSTANT[name] else NOTHING
+    if name == "__imagetype":
+        return IMAGE_TYPE.get(value, NOTHING)
+    if name == "__image_size":
+        counted = value.isascii() and value.isdigit() and len(value) < LONGEST_NUMBER
+        return f"COALESCE(i.size, 0) = {params.add(int(value))}" if counted else NOTHING
+    pair = f"v.name = {params.add(name)} AND v.value = {params.add(sql.indexed(value))}"
+    return f"EXISTS (SELECT 1 FROM image_props v WHERE {pair} AND {_of_image('v')})"  # noqa: S608 - as in `page`
+
+
+def _timed(column: str, time: TimeFilter, params: _Params) -> str:
+    """Times are shown in seconds and kept in milliseconds: a second is everything from its first to its last."""
+    first, after = params.add(time.at), params.add(time.at + SECOND_MS)
+    return {
+        "gt": f"{column} >= {after}",
+        "gte": f"{column} >= {first}",
+        "lt": f"{column} < {first}",
+        "lte": f"{column} < {after}",
+        "eq": f"({column} >= {first} AND {column} < {after})",
+        "neq": f"({column} < {first} OR {column} >= {after})",
+    }[time.operator]
+
+
+def _sources(caller: Caller, query: ImageQuery, params: _Params) -> list[tuple[str, list[str]]]:
+    """Tables and conditions of each source. No image comes from two of them."""
+    me = params.add(caller.project_id or "")
+    asked = query.visibility
+    if caller.is_admin:
+        kinds = tuple(Visibility) if asked in (None, "all") else (Visibility(str(asked)),)
+        return [("images i", _of_all(kind, asked, me)) for kind in kinds]
+    others = f"i.project_id <> {me}"
+    sources = []
+    own = [f"i.project_id = {me}"]
+    if asked in (None, "all"):
+        sources.append(_own(query, me, own, params))
+    else:
+        sources.append(_own(query, me, [*own, f"i.visibility = '{asked}'"], params))
+    if asked in (None, "all", Visibility.PUBLIC):
+        sources.append(("images i", ["i.visibility = 'public'", others]))
+    if asked in ("all", Visibility.COMMUNITY):
+        sources.append(("images i", ["i.visibility = 'community'", others]))
+    if asked in (None, "all", Visibility.SHARED):
+        shared = [f"m.member_id = {me}", "i.id = m.image_id", "i.visibility = 'shared'", others]
+        if query.member_status != "all":
+            shared.append(f"m.status = {params.add(query.member_status.value)}")
+        sources.append(("image_members m CROSS JOIN images i", shared))
+    return sources
+
+
+def _of_all(kind: Visibility, asked: str | None, me: str) -> list[str]:
+    conditions = [f"i.visibility = '{kind.value}'"]
+    if kind is Visibility.COMMUNITY and asked is None:
+        conditions.append(f"i.project_id = {me}")
+    return conditions
+
+
+def _own(query: ImageQuery, me: str, conditions: list[str], params: _Params) -> tuple[str, list[str]]:
+    """The caller's own images; by a property or a tag if one is asked for, so that only those that have it are read.
+
+    CROSS JOIN keeps SQLite from turning the order around.
+    """
+    stored = [(name, value) for name, value in query.properties if name not in CONSTANT and not _derived(name)]
+    if stored:
+        name, value = stored[0]
+        driving = f"d.name = {params.add(name)} AND d.value = {params.add(sql.indexed(value))}"
+        return "image_props d CROSS JOIN images i", [f"d.project_id = {me}", driving, "i.id = d.image_id", *conditions]
+    if query.tags:
+        driving = f"d.tag = {params.add(query.tags[0])}"
+        return "image_tags d CROSS JOIN images i", [f"d.project_id = {me}", driving, "i.id = d.image_id", *conditions]
+    return "images i", conditions
+
+
+def _derived(name: str) -> bool:
+    return name in ("__imagetype", "__image_size")
+
+
+def _driven(expression: str, tables: str) -> str:
+    """Order by the driving table where it has the column, so that its index is the order."""
+    if tables.startswith(("image_props d", "image_tags d")):
+        return {"i.created_at": "d.created_at", "i.id": "d.image_id"}.get(expression, expression)
+    return expression
+
+
+def _after(marker: Image, order: Sequence[tuple[str, str]], params: _Params) -> str:
+    """The condition that an image comes after the marker in this order."""
+    values = [params.add(_key(marker, key)) for key, _ in order]
+    expressions = [SORTED[key] for key, _ in order]
+    directions = {direction for _, direction in order}
+    if len(directions) == 1:
+        sign = ">" if directions == {"asc"} else "<"
+        return f"({', '.join(expressions)}) {sign} ({', '.join(values)})"
+    steps = []
+    for n, (_, direction) in enumerate(order):
+        equal = [f"{expressions[m]} = {values[m]}" for m in range(n)]
+        steps.append(" AND ".join([*equal, f"{expressions[n]} {'>' if direction == 'asc' else '<'} {values[n]}"]))
+    return "(" + " OR ".join(f"({step})" for step in steps) + ")"
+
+
+def _key(image: Image, key: str) -> object:
+    match key:
+        case "name" | "container_format" | "disk_format":
+            return getattr(image, key) or ""
+        case "size":
+            return -1 if image.size is None else image.size
+        case "status":
+            return image.status.value
+        case _:
+            return getattr(image, key)

@@ -1,0 +1,45 @@
+"""What a project may hold. The row of its usage changes in the transaction that changes its images, under a guard in
+the statement itself, so that the numbers are exact however many do it at once."""
+
+from sqlalchemy import Connection, text
+
+from calotype.errors import ImageQuotaExceeded, StorageQuotaExceeded
+from calotype.images import sql
+from calotype.settings import ImageSettings
+
+
+def change(
+    connection: Connection, project_id: str, limits: ImageSettings, *, images: int = 0, stored_bytes: int = 0
+) -> None:
+    """Add to what is counted, or give back with numbers below zero.
+
+    Raises `ImageQuotaExceeded` or `StorageQuotaExceeded`, and nothing has changed.
+    """
+    if not images and not stored_bytes:
+        return
+    if images > 0 or stored_bytes > 0:
+        sql.run(connection, sql.OPEN_USAGE, project_id=project_id)
+    changed = sql.run(
+        connection,
+        sql.CHANGE_USAGE,
+        project_id=project_id,
+        images=images,
+        bytes=stored_bytes,
+        most_images=limits.count_per_project,
+        most_bytes=limits.stored_bytes_per_project,
+    )
+    if changed:
+        return
+    count, held = usage(connection, project_id)
+    if images > 0 and count + images > limits.count_per_project:
+        raise ImageQuotaExceeded(f"the project has {count} images, and {limits.count_per_project} is its quota")
+    raise StorageQuotaExceeded(
+        f"{stored_bytes} bytes more, and the images of the project would hold more than its quota of "
+        f"{limits.stored_bytes_per_project} bytes; they hold {held}"
+    )
+
+
+def usage(connection: Connection, project_id: str) -> tuple[int, int]:
+    """How many images a project has, and how many bytes they hold or have reserved."""
+    row = connection.execute(text(sql.SELECT_USAGE), {"project_id": project_id}).one_or_none()
+    return (0, 0) if row is None else (row.images, row.bytes)

@@ -1,0 +1,271 @@
+"""The catalogue, as request handlers use it: who may see, create, change and delete which image."""
+
+from collections.abc import AsyncIterable, Callable, Sequence
+from typing import Final
+
+import structlog
+from msgspec.structs import replace
+from sqlalchemy import Connection
+
+from calotype.blobs.budget import BufferBudget
+from calotype.blobs.local import BlobReader, LocalBlobs
+from calotype.blobs.threads import to_the_end
+from calotype.db.engine import Database, now_ms
+from calotype.errors import (
+    Forbidden,
+    MemberExists,
+    MemberNotFound,
+    NotShareable,
+    TagNotFound,
+    TooManyMembers,
+    WrongStatus,
+)
+from calotype.identity.model import Caller
+from calotype.identity.permissions import may, require
+from calotype.images import attributes, pages, patch, quota, sql
+from calotype.images.lifecycle import Lifecycle
+from calotype.images.model import (
+    Image,
+    ImageCreate,
+    ImageQuery,
+    ImageStatus,
+    Member,
+    MemberStatus,
+    Operation,
+    Page,
+    Visibility,
+)
+from calotype.images.sweep import Sweeper
+from calotype.images.upload import Upload
+from calotype.settings import Settings
+
+log = structlog.get_logger()
+
+MOST_MEMBERS: Final = 256  # of one image
+PUBLISH: Final = "ims:images:publish"
+
+
+class Images(Lifecycle):
+    """Image ids come as they were sent: malformed, foreign and unknown ones are the same `ImageNotFound`."""
+
+    def __init__(self, db: Database, blobs: LocalBlobs, settings: Settings) -> None:
+        super().__init__(settings)
+        self.settings = settings
+        self.db = db
+        self.blobs = blobs
+        self._sweeper = Sweeper(self, db, blobs)
+
+    # --- one image ----------------------------------------------------------------------------------------------------
+
+    async def create(self, caller: Caller, spec: ImageCreate, *, project_id: str | None = None) -> Image:
+        """Create a queued image, for the caller's project; an admin may name another.
+
+        Raises `Forbidden` for what the caller may not, and what `create_in` raises.
+        """
+        owner = project_id or caller.project_id or ""
+        if owner != caller.project_id and not caller.is_admin:
+            raise Forbidden("you may create images for your own project only")
+        if spec.visibility is Visibility.PUBLIC:
+            require(caller, PUBLISH)
+        attributes.properties_count(spec.properties, most=self.limits.properties)
+        return await self.db.write(lambda c: self.create_in(c, project_id=owner, spec=spec, now=now_ms()))
+
+    async def get(self, caller: Caller, image_id: str) -> Image:
+        """Raises `ImageNotFound`."""
+        return await self.db.read(lambda c: self.visible_in(c, caller, image_id))
+
+    async def list(self, caller: Caller, query: ImageQuery) -> Page:
+        """Raises `BadFilter` when the marker is no image that the caller may see."""
+        return await self.db.read(lambda c: pages.page(c, caller, query))
+
+    async def patch(self, caller: Caller, image_id: str, operations: Sequence[Operation]) -> Image:
+        """Do all the operations or none; return the image as it is then. Raises what `patch.apply` raises,
+        `ImageNotFound`, `NotImageOwner`."""
+
+        def work(c: Connection) -> Image:
+            before = self.owned_in(c, caller, image_id)
+            after = patch.apply(
+                before,
+                operations,
+                is_admin=caller.is_admin,
+                may_publish=may(caller, PUBLISH),
+                most_tags=self.limits.tags,
+                most_properties=self.limits.properties,
+            )
+            return self._changed(c, before, after)
+
+        return await self.db.write(work)
+
+    async def delete(self, caller: Caller, image_id: str) -> None:
+        """Raises `ImageNotFound`, `NotImageOwner`, `ImageProtected`, `ImageInUse`."""
+        blob_id = await self.db.write(lambda c: self.delete_in(c, caller, image_id, now_ms()))
+        if blob_id is None:
+            return
+        try:
+            await to_the_end(self.blobs.delete, blob_id)
+        except OSError as error:  # the image is gone; its bytes, that nothing refers to, the sweeper removes
+            log.warning("blob_not_deleted", blob_id=blob_id, reason=error.strerror)
+
+    async def usage(self, caller: Caller) -> tuple[int, int]:
+        """How many images the caller's project has, and how many bytes they hold or have reserved."""
+        return await self.db.read(lambda c: quota.usage(c, caller.project_id or ""))
+
+    # --- bytes --------------------------------------------------------------------------------------------------------
+
+    async def expects_bytes(self, caller: Caller, image_id: str) -> Image:
+        """An image of the caller's that waits for its bytes. Raises `ImageNotFound`, `NotImageOwner`, `WrongStatus`."""
+
+        def work(c: Connection) -> Image:
+            image = self.visible_in(c, caller, image_id)
+            self.own(caller, image)
+            if image.status is not ImageStatus.QUEUED:
+                raise WrongStatus(now=image.status, wanted="its data can be brought only while it is queued")
+            return image
+
+        return await self.db.read(work)
+
+    async def upload(
+        self,
+        caller: Caller,
+        image_id: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        announced: int | None,
+        budget: BufferBudget,
+    ) -> None:
+        """Bring the bytes of a queued image; it is active on return. `announced`: how many the client said will come.
+
+        The first chunk is asked for only after everything that can be known before was checked. Whatever is raised,
+        no bytes stay and the image is queued again, or what became of it meanwhile. Raises `ImageNotFound`,
+        `NotImageOwner`, `WrongStatus`, `ImageTooLarge`, `StorageQuotaExceeded`, `InvalidSize`, `UploadCut`, the leaves
+        of `DiskRefused`, `NoSpace`, `Unavailable`.
+        """
+        await Upload(self, self.db, self.blobs, self.settings, budget).run(caller, image_id, chunks, announced)
+
+    async def open(self, caller: Caller, image_id: str) -> tuple[Image, BlobReader | None]:
+        """The image and its open bytes, which the caller of this closes; None when it has none yet.
+
+        Raises `ImageNotFound`, and `Forbidden` when the image is deactivated.
+        """
+        image = await self.get(caller, image_id)
+        if image.status is ImageStatus.DEACTIVATED and not caller.is_admin:
+            raise Forbidden("the image is deactivated: its data is withheld")
+        if not image.has_bytes or image.blob_id is None:
+            return image, None
+        return image, await to_the_end(self.blobs.open, image.blob_id)
+
+    def sweep(self, now: int) -> None:
+        """Take back what dead processes left: see `Sweeper`. Waits for disk and database: not for an event loop."""
+        self._sweeper.run(now)
+
+    # --- tags ---------------------------------------------------------------------------------------------------------
+
+    async def add_tag(self, caller: Caller, image_id: str, tag: str) -> None:
+        """Raises `InvalidTag`, `TooManyTags`, `ImageNotFound`, `NotImageOwner`. Adding it again changes nothing."""
+        await self._retag(caller, image_id, lambda tags: (*tags, tag))
+
+    async def remove_tag(self, caller: Caller, image_id: str, tag: str) -> None:
+        """Raises `TagNotFound`, `ImageNotFound`, `NotImageOwner`."""
+
+        def without(tags: tuple[str, ...]) -> tuple[str, ...]:
+            if tag not in tags:
+                raise TagNotFound(tag)
+            return tuple(other for other in tags if other != tag)
+
+        await self._retag(caller, image_id, without)
+
+    # --- members ------------------------------------------------------------------------------------------------------
+
+    async def add_member(self, caller: Caller, image_id: str, member_id: str) -> Member:
+        """Offer the image to a project; a private image becomes a shared one.
+
+        Raises `ImageNotFound`, `NotImageOwner`, `NotShareable`, `MemberExists`, `TooManyMembers`.
+        """
+
+        def work(c: Connection) -> Member:
+            image = self.owned_in(c, caller, image_id)
+            if image.visibility not in (Visibility.PRIVATE, Visibility.SHARED):
+                raise NotShareable(f"a {image.visibility} image has no members; everyone can use it")
+            present = sql.members(c, image.id)
+            if any(member.member_id == member_id for member in present):
+                raise MemberExists(member_id)
+            if len(present) >= MOST_MEMBERS:
+                raise TooManyMembers(f"an image has at most {MOST_MEMBERS} members")
+            sql.run(c, sql.INSERT_MEMBER, image_id=image.id, member_id=member_id, now=now_ms())
+            sql.run(c, sql.SET_SHARED, id=image.id)
+            return self._member_in(c, image.id, member_id)
+
+        return await self.db.write(work)
+
+    async def members(self, caller: Caller, image_id: str) -> tuple[Member, ...]:
+        """All of them for the owner; a member sees itself only. Raises `ImageNotFound`, `NotShareable`."""
+
+        def work(c: Connection) -> tuple[Member, ...]:
+            image = self.visible_in(c, caller, image_id)
+            if image.visibility is Visibility.PUBLIC:
+                raise NotShareable("a public image has no members; everyone can use it")
+            everyone = caller.is_admin or image.project_id == caller.project_id
+            return tuple(m for m in sql.members(c, image.id) if everyone or m.member_id == caller.project_id)
+
+        return await self.db.read(work)
+
+    async def member(self, caller: Caller, image_id: str, member_id: str) -> Member:
+        """Raises `ImageNotFound`, `MemberNotFound`."""
+
+        def work(c: Connection) -> Member:
+            image = self.visible_in(c, caller, image_id)
+            if not (caller.is_admin or caller.project_id in (image.project_id, member_id)):
+                raise MemberNotFound(member_id)
+            return self._member_in(c, image.id, member_id)
+
+        return await self.db.read(work)
+
+    async def answer_offer(self, caller: Caller, image_id: str, member_id: str, status: MemberStatus) -> Member:
+        """Accept or reject; only the project that it was offered to. Raises `ImageNotFound`, `MemberNotFound`,
+        `Forbidden` for the owner."""
+
+        def work(c: Connection) -> Member:
+            image = self.visible_in(c, caller, image_id)
+            if not (caller.is_admin or caller.project_id == member_id):
+                if image.project_id == caller.project_id:
+                    raise Forbidden("only the project that the image is shared with can answer")
+                raise MemberNotFound(member_id)
+            params = {"image_id": image.id, "member_id": member_id}
+            if not sql.run(c, sql.UPDATE_MEMBER, **params, status=status.value, now=now_ms()):
+                raise MemberNotFound(member_id)
+            return self._member_in(c, image.id, member_id)
+
+        return await self.db.write(work)
+
+    async def remove_member(self, caller: Caller, image_id: str, member_id: str) -> None:
+        """Raises `ImageNotFound`, `NotImageOwner`, `MemberNotFound`."""
+
+        def work(c: Connection) -> None:
+            image = self.owned_in(c, caller, image_id)
+            if not sql.run(c, sql.DELETE_MEMBER, image_id=image.id, member_id=member_id):
+                raise MemberNotFound(member_id)
+
+        await self.db.write(work)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    async def _retag(self, caller: Caller, image_id: str, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> None:
+        def work(c: Connection) -> None:
+            before = self.owned_in(c, caller, image_id)
+            after = attributes.tags(change(before.tags), most=self.limits.tags)
+            self._changed(c, before, replace(before, tags=after))
+
+        await self.db.write(work)
+
+    def _changed(self, connection: Connection, before: Image, after: Image) -> Image:
+        if after == before:
+            return before
+        now = max(now_ms(), before.updated_at)
+        sql.update_metadata(connection, before, after, now)
+        return replace(after, updated_at=now, version=before.version + 1)
+
+    def _member_in(self, connection: Connection, image_id: str, member_id: str) -> Member:
+        member = sql.member(connection, image_id, member_id)
+        if member is None:
+            raise MemberNotFound(member_id)
+        return member

@@ -1,0 +1,340 @@
+"""Every statement on the tables of the catalogue, except the list query that `pages` puts together."""
+
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, Row, bindparam, text
+
+from calotype.blobs.model import Blob, BlobId
+from calotype.identity.model import ProjectId
+from calotype.images.model import Image, ImageId, ImageStatus, Member, MemberStatus, UploadId, Visibility
+
+LONGEST_INDEXED: Final = 255  # characters; an index row of PostgreSQL holds 2704 bytes
+
+COLUMNS: Final = """
+i.id, i.project_id, i.name, i.status, i.visibility, i.protected, i.hidden, i.disk_format, i.container_format,
+i.min_disk, i.min_ram, i.size, i.virtual_size, i.checksum, i.hash_algorithm, i.hash_value, i.blob_id, i.upload_id,
+i.reserved_bytes, i.properties, i.tags, i.created_at, i.updated_at, i.active_at, i.deleted_at, i.version,
+EXISTS (SELECT 1 FROM image_members o WHERE o.image_id = i.id) AS has_members
+"""
+
+# An image whatever its state, tombstones too.
+SELECT = f"SELECT {COLUMNS} FROM images i WHERE i.id = :id"  # noqa: S608 - constants
+
+# An image that a caller may see.
+SELECT_VISIBLE = f"""
+SELECT {COLUMNS} FROM images i
+ WHERE i.id = :id AND i.status <> 'deleted'
+   AND (:is_admin OR i.project_id = :project_id OR i.visibility IN ('public', 'community')
+        OR (i.visibility = 'shared'
+            AND EXISTS (SELECT 1 FROM image_members m WHERE m.member_id = :project_id AND m.image_id = i.id)))
+"""  # noqa: S608 - constants
+
+INSERT = """
+INSERT INTO images (id, project_id, name, status, visibility, protected, hidden, disk_format, container_format,
+                    min_disk, min_ram, properties, tags, created_at, updated_at)
+VALUES (:id, :project_id, :name, 'queued', :visibility, :protected, :hidden, :disk_format, :container_format,
+        :min_disk, :min_ram, :properties, :tags, :now, :now)
+ON CONFLICT (id) DO NOTHING
+"""
+
+INSERT_PROPERTY = """
+INSERT INTO image_props (project_id, name, value, created_at, image_id)
+VALUES (:project_id, :name, :value, :created_at, :image_id)
+"""
+DELETE_PROPERTIES = "DELETE FROM image_props WHERE image_id = :image_id"
+
+INSERT_TAG = """
+INSERT INTO image_tags (project_id, tag, created_at, image_id) VALUES (:project_id, :tag, :created_at, :image_id)
+"""
+DELETE_TAGS = "DELETE FROM image_tags WHERE image_id = :image_id"
+
+# What a patch may change; the row was read and locked in the same transaction.
+UPDATE_METADATA = """
+UPDATE images SET name = :name, visibility = :visibility, protected = :protected, hidden = :hidden,
+       disk_format = :disk_format, container_format = :container_format, min_disk = :min_disk, min_ram = :min_ram,
+       properties = :properties, tags = :tags, updated_at = :now, version = version + 1
+ WHERE id = :id AND version = :version
+"""
+
+# A project that is shared with makes a private image a shared one.
+SET_SHARED = "UPDATE images SET visibility = 'shared' WHERE id = :id AND visibility = 'private'"
+
+# Bytes begin to arrive. The guard is what keeps two uploads apart.
+BEGIN = """
+UPDATE images SET status = 'saving', upload_id = :upload_id, reserved_bytes = :reserved, touched_at = :now,
+       updated_at = :now, version = version + 1
+ WHERE id = :id AND status = 'queued'
+"""
+
+# The same upload goes on, with another reservation.
+HOLD = """
+UPDATE images SET reserved_bytes = :reserved, touched_at = :now
+ WHERE id = :id AND status = 'saving' AND upload_id = :upload_id
+"""
+
+TOUCH = "UPDATE images SET touched_at = :now WHERE id = :id AND status = 'saving' AND upload_id = :upload_id"
+
+ACTIVATE = """
+UPDATE images SET status = 'active', size = :size, virtual_size = :virtual_size, checksum = :checksum,
+       hash_algorithm = :hash_algorithm, hash_value = :hash_value, blob_id = :blob_id, disk_format = :disk_format,
+       container_format = :container_format, min_disk = :min_disk, properties = :properties,
+       upload_id = NULL, reserved_bytes = 0, touched_at = NULL,
+       active_at = :now, updated_at = :now, version = version + 1
+ WHERE id = :id AND version = :version
+"""
+
+# An upload failed: the image can be tried again.
+REQUEUE = """
+UPDATE images SET status = 'queued', upload_id = NULL, reserved_bytes = 0, touched_at = NULL,
+       updated_at = :now, version = version + 1
+ WHERE id = :id AND version = :version
+"""
+
+BURY = """
+UPDATE images SET status = 'deleted', deleted_at = :now, blob_id = NULL, upload_id = NULL, reserved_bytes = 0,
+       touched_at = NULL, properties = '{}', tags = '[]', updated_at = :now, version = version + 1
+ WHERE id = :id AND version = :version
+"""
+
+# Uploads through the API whose process has not been heard of. Ids of uploads begin with u, those of jobs with j.
+STALE_UPLOADS = """
+SELECT id, upload_id FROM images
+ WHERE touched_at IS NOT NULL AND touched_at < :before AND status = 'saving' AND upload_id LIKE 'u%'
+ ORDER BY touched_at LIMIT 1000
+"""
+
+OPEN_UPLOADS = "SELECT upload_id FROM images WHERE touched_at IS NOT NULL AND status = 'saving'"
+
+# --- usage ------------------------------------------------------------------------------------------------------------
+
+OPEN_USAGE = "INSERT INTO image_usage (project_id) VALUES (:project_id) ON CONFLICT (project_id) DO NOTHING"
+
+# Both guards hold or nothing changes; giving back (numbers below zero) is never refused.
+CHANGE_USAGE = """
+UPDATE image_usage SET images = images + :images, bytes = bytes + :bytes
+ WHERE project_id = :project_id
+   AND (:images <= 0 OR images + :images <= :most_images) AND (:bytes <= 0 OR bytes + :bytes <= :most_bytes)
+"""
+SELECT_USAGE = "SELECT images, bytes FROM image_usage WHERE project_id = :project_id"
+
+# --- blobs ------------------------------------------------------------------------------------------------------------
+
+# The same bytes, stored before.
+SELECT_EQUAL_BLOB = """
+SELECT id FROM blobs
+ WHERE hash_value = :hash_value AND size = :size AND hash_algorithm = :hash_algorithm AND md5 = :md5
+   AND location = :location
+ ORDER BY created_at, id LIMIT 1
+"""
+SELECT_BLOB = "SELECT id FROM blobs WHERE id = :id"
+INSERT_BLOB = """
+INSERT INTO blobs (id, size, md5, hash_algorithm, hash_value, location, created_at)
+VALUES (:id, :size, :md5, :hash_algorithm, :hash_value, :location, :now)
+"""
+DELETE_UNUSED_BLOB = """
+DELETE FROM blobs WHERE id = :id AND NOT EXISTS (SELECT 1 FROM images i WHERE i.blob_id = :id)
+"""
+KNOWN_BLOBS = text("SELECT id FROM blobs WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
+
+# --- members ----------------------------------------------------------------------------------------------------------
+
+_MEMBER: Final = "image_id, member_id, status, created_at, updated_at"
+SELECT_MEMBER = f"SELECT {_MEMBER} FROM image_members WHERE image_id = :image_id AND member_id = :member_id"  # noqa: S608 - constants
+SELECT_MEMBERS = f"SELECT {_MEMBER} FROM image_members WHERE image_id = :image_id ORDER BY created_at, member_id"  # noqa: S608 - constants
+COUNT_MEMBERS = "SELECT count(*) FROM image_members WHERE image_id = :image_id"
+INSERT_MEMBER = """
+INSERT INTO image_members (image_id, member_id, status, created_at, updated_at)
+VALUES (:image_id, :member_id, 'pending', :now, :now)
+ON CONFLICT (member_id, image_id) DO NOTHING
+"""
+UPDATE_MEMBER = """
+UPDATE image_members SET status = :status, updated_at = :now WHERE image_id = :image_id AND member_id = :member_id
+"""
+DELETE_MEMBER = "DELETE FROM image_members WHERE image_id = :image_id AND member_id = :member_id"
+DELETE_MEMBERS = "DELETE FROM image_members WHERE image_id = :image_id"
+
+
+def run(connection: Connection, statement: str, **params: object) -> int:
+    """Run a statement that changes rows; return how many it changed."""
+    return int(connection.execute(text(statement), params).rowcount)
+
+
+def image(connection: Connection, image_id: str) -> Image | None:
+    row = connection.execute(text(SELECT), {"id": image_id}).one_or_none()
+    return None if row is None else to_image(row)
+
+
+def locked_image(connection: Connection, image_id: str) -> Image | None:
+    """The image, and no other transaction changes it before this one ends."""
+    row = connection.execute(text(SELECT + _lock(connection, "i")), {"id": image_id}).one_or_none()
+    return None if row is None else to_image(row)
+
+
+def visible_image(connection: Connection, image_id: str, project_id: str, *, is_admin: bool) -> Image | None:
+    params = {"id": image_id, "project_id": project_id, "is_admin": is_admin}
+    row = connection.execute(text(SELECT_VISIBLE), params).one_or_none()
+    return None if row is None else to_image(row)
+
+
+def insert_image(connection: Connection, image: Image) -> bool:
+    """Store a queued image; return False when its id was used before."""
+    done = run(connection, INSERT, **_metadata(image), project_id=image.project_id, now=image.created_at)
+    if done:
+        _insert_properties(connection, image)
+        _insert_tags(connection, image)
+    return bool(done)
+
+
+def update_metadata(connection: Connection, before: Image, after: Image, now: int) -> None:
+    run(connection, UPDATE_METADATA, **_metadata(after), now=now, version=before.version)
+    if after.properties != before.properties:
+        rewrite_properties(connection, after)
+    if after.tags != before.tags:
+        run(connection, DELETE_TAGS, image_id=after.id)
+        _insert_tags(connection, after)
+
+
+def rewrite_properties(connection: Connection, image: Image) -> None:
+    """Make the rows that filters use those of the image's properties."""
+    run(connection, DELETE_PROPERTIES, image_id=image.id)
+    _insert_properties(connection, image)
+
+
+def clear_details(connection: Connection, image_id: str) -> None:
+    """Remove the properties, tags and members of an image that is no more."""
+    for statement in (DELETE_PROPERTIES, DELETE_TAGS, DELETE_MEMBERS):
+        run(connection, statement, image_id=image_id)
+
+
+def lock_blob(connection: Connection, blob_id: str) -> bool:
+    """Return whether the blob is there; if so it stays until this transaction ends."""
+    row = connection.execute(text(SELECT_BLOB + _lock(connection, "blobs")), {"id": blob_id}).one_or_none()
+    return row is not None
+
+
+def equal_blob(connection: Connection, blob: Blob) -> BlobId | None:
+    """A blob of the same bytes, that stays until this transaction ends."""
+    given = _blob_params(blob)
+    row = connection.execute(text(SELECT_EQUAL_BLOB + _lock(connection, "blobs")), given).one_or_none()
+    return None if row is None else BlobId(row.id)
+
+
+def insert_blob(connection: Connection, blob: Blob, now: int) -> None:
+    run(connection, INSERT_BLOB, id=blob.id, now=now, **_blob_params(blob))
+
+
+def known_blobs(connection: Connection, ids: Sequence[str]) -> set[BlobId]:
+    return {BlobId(row.id) for row in connection.execute(KNOWN_BLOBS, {"ids": list(ids)})} if ids else set()
+
+
+def member(connection: Connection, image_id: str, member_id: str) -> Member | None:
+    params = {"image_id": image_id, "member_id": member_id}
+    row = connection.execute(text(SELECT_MEMBER), params).one_or_none()
+    return None if row is None else to_member(row)
+
+
+def members(connection: Connection, image_id: str) -> tuple[Member, ...]:
+    return tuple(to_member(row) for row in connection.execute(text(SELECT_MEMBERS), {"image_id": image_id}))
+
+
+def to_image(row: Row[Any]) -> Image:
+    return Image(
+        id=ImageId(row.id),
+        project_id=ProjectId(row.project_id),
+        name=row.name,
+        status=ImageStatus(row.status),
+        visibility=Visibility(row.visibility),
+        protected=bool(row.protected),
+        hidden=bool(row.hidden),
+        disk_format=row.disk_format,
+        container_format=row.container_format,
+        min_disk=row.min_disk,
+        min_ram=row.min_ram,
+        size=row.size,
+        virtual_size=row.virtual_size,
+        checksum=row.checksum,
+        hash_algorithm=row.hash_algorithm,
+        hash_value=row.hash_value,
+        blob_id=BlobId(row.blob_id) if row.blob_id else None,
+        upload_id=UploadId(row.upload_id) if row.upload_id else None,
+        reserved_bytes=row.reserved_bytes,
+        properties=_PROPERTIES.decode(row.properties),
+        tags=_TAGS.decode(row.tags),
+        has_members=bool(row.has_members),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        active_at=row.active_at,
+        deleted_at=row.deleted_at,
+        version=row.version,
+    )
+
+
+def to_member(row: Row[Any]) -> Member:
+    return Member(
+        image_id=ImageId(row.image_id),
+        member_id=ProjectId(row.member_id),
+        status=MemberStatus(row.status),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+    )
+
+
+def indexed(value: str) -> str:
+    """What `image_props` holds of a value: itself, or the digest of one that is too long for an index."""
+    return value if len(value) <= LONGEST_INDEXED else f"sha256:{sha256(value.encode()).hexdigest()}"
+
+
+def encoded(value: Mapping[str, str] | Sequence[str]) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+_PROPERTIES: Final = msgspec.json.Decoder(dict[str, str])
+_TAGS: Final = msgspec.json.Decoder(tuple[str, ...])
+
+
+def _lock(connection: Connection, table: str) -> str:
+    """What makes a SELECT hold its row until the transaction ends. SQLite's writing transactions hold everything."""
+    return "" if connection.dialect.name == "sqlite" else f" FOR UPDATE OF {table}"
+
+
+def _metadata(image: Image) -> dict[str, object]:
+    return {
+        "id": image.id,
+        "name": image.name,
+        "visibility": image.visibility.value,
+        "protected": image.protected,
+        "hidden": image.hidden,
+        "disk_format": image.disk_format,
+        "container_format": image.container_format,
+        "min_disk": image.min_disk,
+        "min_ram": image.min_ram,
+        "properties": encoded(image.properties),
+        "tags": encoded(image.tags),
+    }
+
+
+def _blob_params(blob: Blob) -> dict[str, object]:
+    return {
+        "size": blob.digests.size,
+        "md5": blob.digests.md5,
+        "hash_algorithm": blob.digests.hash_algorithm,
+        "hash_value": blob.digests.hash_value,
+        "location": blob.location,
+    }
+
+
+def _insert_properties(connection: Connection, image: Image) -> None:
+    common = {"project_id": image.project_id, "created_at": image.created_at, "image_id": image.id}
+    rows = [{"name": name, "value": indexed(value), **common} for name, value in image.properties.items()]
+    if rows:
+        connection.execute(text(INSERT_PROPERTY), rows)
+
+
+def _insert_tags(connection: Connection, image: Image) -> None:
+    common = {"project_id": image.project_id, "created_at": image.created_at, "image_id": image.id}
+    rows = [{"tag": tag, **common} for tag in image.tags]
+    if rows:
+        connection.execute(text(INSERT_TAG), rows)

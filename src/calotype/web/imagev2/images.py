@@ -1,0 +1,125 @@
+"""Images themselves: create, list, show, patch, delete."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from calotype.errors import MalformedBody, UnsupportedMedia
+from calotype.images import attributes, patch
+from calotype.images.model import DEFAULT_OS_VERSION, ImageCreate, ImageId, Visibility
+from calotype.images.os_versions import find
+from calotype.images.query import parse
+from calotype.images.view import image_view
+from calotype.settings import ImageSettings
+from calotype.web.imagev2.versions import base_url
+from calotype.web.request import app_of, body, caller, json
+from calotype.web.route import Route
+
+PAGE: Final = 25  # images, when a list does not say how many
+# What a document to create from may hold besides properties.
+SETTABLE: Final = attributes.BASE | {"id", "owner", "__os_version"}
+
+
+async def create_image(request: Request) -> Response:
+    document = await body(request, dict[str, Any])
+    app = app_of(request)
+    spec = created_from(document, app.settings.images, is_admin=caller(request).is_admin)
+    owner = document.get("owner")
+    if owner is not None and not isinstance(owner, str):
+        raise MalformedBody("owner: wants the id of a project")
+    image = await app.images.create(caller(request), spec, project_id=owner)
+    location = f"{base_url(request)}/v2/images/{image.id}"
+    return json(image_view(image), status=201, headers={"Location": location})
+
+
+def created_from(document: Mapping[str, Any], limits: ImageSettings, *, is_admin: bool) -> ImageCreate:
+    """Check a document to create an image from. As upstream, without formats it has none yet, and it is `shared`, which
+    without members is as good as private. Raises the leaves of `Invalid`, `ReadOnlyAttribute`, `UnknownOsVersion`."""
+    properties = {}
+    for name, value in document.items():
+        if name not in SETTABLE:
+            attributes.may_set(name, is_admin=is_admin)
+            properties[name] = attributes.property_value(name, value)
+    chosen = document.get("id")
+    if chosen is not None and not (isinstance(chosen, str) and attributes.IMAGE_ID.fullmatch(chosen)):
+        raise MalformedBody("id: wants a UUID")
+    os_version = document.get("__os_version", DEFAULT_OS_VERSION)
+    if not isinstance(os_version, str):
+        raise MalformedBody("__os_version: wants a string")
+    return ImageCreate(
+        id=ImageId(chosen.lower()) if chosen else None,
+        name=attributes.name(document.get("name")),
+        visibility=attributes.visibility(document.get("visibility", Visibility.SHARED.value)),
+        protected=attributes.boolean("protected", document.get("protected", False)),
+        hidden=attributes.boolean("os_hidden", document.get("os_hidden", False)),
+        disk_format=attributes.one_of("disk_format", document.get("disk_format"), attributes.DISK_FORMATS),
+        container_format=attributes.one_of(
+            "container_format", document.get("container_format"), attributes.CONTAINER_FORMATS
+        ),
+        min_disk=attributes.megabytes("min_disk", document.get("min_disk", 0)),
+        min_ram=attributes.megabytes("min_ram", document.get("min_ram", 0)),
+        os_version=find(os_version).os_version,
+        properties=properties,
+        tags=attributes.tags(document.get("tags", []), most=limits.tags),
+    )
+
+
+async def list_images(request: Request) -> Response:
+    parameters = request.query_params.multi_items()
+    page = await app_of(request).images.list(caller(request), parse(parameters, default_limit=PAGE))
+    kept = [(name, value) for name, value in parameters if name != "marker"]
+    document: dict[str, Any] = {
+        "images": [image_view(image) for image in page.images],
+        "schema": "/v2/schemas/images",
+        "first": _link(kept),
+    }
+    if page.next_marker is not None:
+        document["next"] = _link([*kept, ("marker", page.next_marker)])
+    return json(document)
+
+
+def _link(parameters: list[tuple[str, str]]) -> str:
+    return f"/v2/images?{urlencode(parameters)}" if parameters else "/v2/images"
+
+
+async def show_image(request: Request) -> Response:
+    return json(image_view(await app_of(request).images.get(caller(request), request.path_params["image_id"])))
+
+
+async def update_image(request: Request) -> Response:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in (patch.V2_1, patch.V2_0):
+        raise UnsupportedMedia(f"a patch of an image wants the Content-Type {patch.V2_1} or {patch.V2_0}")
+    operations = patch.parse(await body(request, list[Any]), media_type=media_type)
+    image = await app_of(request).images.patch(caller(request), request.path_params["image_id"], operations)
+    return json(image_view(image))
+
+
+async def delete_image(request: Request) -> Response:
+    """A body, which IMS clients send ({"delete_backup": …}), says nothing about images as they are here: not read."""
+    await app_of(request).images.delete(caller(request), request.path_params["image_id"])
+    return Response(status_code=204)
+
+
+def _route(method: str, path: str, handler: Any, permission: str, summary: str, status: int = 200) -> Route:
+    return Route(
+        method=method,
+        path=path,
+        handler=handler,
+        family="imagev2",
+        permission=permission,
+        summary=summary,
+        status=status,
+    )
+
+
+ROUTES: Final[list[Route]] = [
+    _route("POST", "/v2/images", create_image, "ims:images:create", "Create an image", 201),
+    _route("GET", "/v2/images", list_images, "ims:images:list", "List images"),
+    _route("GET", "/v2/images/{image_id}", show_image, "ims:images:get", "Show an image"),
+    _route("PATCH", "/v2/images/{image_id}", update_image, "ims:images:update", "Update an image"),
+    _route("DELETE", "/v2/images/{image_id}", delete_image, "ims:images:delete", "Delete an image", 204),
+]

@@ -409,6 +409,12 @@ class ConversionFailed(CalotypeError):
     img = "IMG.0057"
 
 
+class SandboxUnavailable(Unavailable):
+    """What conversions need is not installed, or the host does not allow it."""
+
+    code = "sandbox_unavailable"
+
+
 class VerificationFailed(CalotypeError):
     """What was written does not read back as what was given."""
 

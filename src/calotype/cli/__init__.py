@@ -4,7 +4,6 @@ Exit status: 0 done, 1 refused or failed, 2 wrong usage, 130 stopped by Ctrl-C.
 """
 
 import sys
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -16,6 +15,7 @@ from calotype.cli.failure import Failure
 from calotype.cli.images import image
 from calotype.cli.jobs import job
 from calotype.cli.options import Chosen, cloud_first
+from calotype.cli.serve import migrate, serve, settings_command, worker
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,13 +24,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Calotype manages images of virtual machines: the service, and the commands to use one.",
 )
-if find_spec("calotype.cli.serve") is not None:
-    from calotype.cli.serve import migrate, serve, settings_command, worker
-
-    app.command("serve")(serve)
-    app.command("worker")(worker)
-    app.command("migrate")(migrate)
-    app.command("settings")(settings_command)
+app.command("serve")(serve)
+app.command("worker")(worker)
+app.command("migrate")(migrate)
+app.command("settings")(settings_command)
 app.command("demo")(demo)
 app.add_typer(bucket, name="bucket")
 app.add_typer(image, name="image")

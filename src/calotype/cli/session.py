@@ -7,6 +7,7 @@ import logging
 import os
 import ssl
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -179,7 +180,8 @@ def connected(cloud: str | None = None, region: str | None = None, *, config: Pa
         logging.getLogger(noisy).addHandler(logging.NullHandler())
         logging.getLogger(noisy).propagate = False
     found = _cloud(cloud, region, config)
-    with _told(str(found.config.get("auth", {}).get("auth_url", "the identity service"))):
+    auth = found.config.get("auth") or {}
+    with _told(str(auth.get("auth_url", "the identity service"))), _without_warnings():
         session = found.get_session()
         endpoint = found.get_endpoint("image") or session.get_endpoint(
             service_type="image",
@@ -196,13 +198,14 @@ def connected(cloud: str | None = None, region: str | None = None, *, config: Pa
 
 
 def _cloud(cloud: str | None, region: str | None, config: Path | None) -> Any:
-    from openstack.config import OpenStackConfig
-
+    with _without_warnings():
+        from openstack.config import OpenStackConfig
     chosen: dict[str, Any] = {"region_name": region} if region else {}
     try:
-        if config is not None:
-            return OpenStackConfig(config_files=[str(config)], load_envvars=False).get_one(cloud=cloud, **chosen)
-        return OpenStackConfig().get_one(cloud=cloud or os.environ.get("OS_CLOUD"), **chosen)
+        with _without_warnings():
+            if config is not None:
+                return OpenStackConfig(config_files=[str(config)], load_envvars=False).get_one(cloud=cloud, **chosen)
+            return OpenStackConfig().get_one(cloud=cloud or os.environ.get("OS_CLOUD"), **chosen)
     except Exception as error:  # the library raises bare Exception too, and AttributeError for a wrong clouds.yaml
         raise _no_cloud(error) from error
 
@@ -217,6 +220,14 @@ def _no_cloud(error: Exception) -> Failure:
     else:
         step = "set OS_CLIENT_CONFIG_FILE=DATA_DIR/clouds.yaml OS_CLOUD=calotype-demo, or the OS_* variables"
     return Failure("no_cloud", text, step)
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """openstacksdk warns whoever programs with it; that is not for the person at the terminal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager

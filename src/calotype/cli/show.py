@@ -6,7 +6,6 @@ Text that comes from the service is shown with its control characters made visib
 import json
 import sys
 import time
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -20,7 +19,7 @@ WIDE: Final = 100_000  # columns, where there is no terminal: nothing is cut
 def printable(value: object) -> str:
     """One line of text in which nothing can steer a terminal."""
     text = "" if value is None else str(value)
-    return "".join(c if unicodedata.category(c) not in ("Cc", "Cf", "Zl", "Zp", "Cs") else _escaped(c) for c in text)
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 def _escaped(character: str) -> str:
@@ -52,7 +51,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=None, pad_edge=False, show_edge=False, header_style="bold")
+    grid = Table(box=None, pad_edge=False, padding=(0, 2), show_edge=False, header_style="bold")
     for column in columns:
         grid.add_column(Text(column), overflow="fold", justify="right" if column in RIGHT else "left")
     for row in rows:
@@ -68,7 +67,7 @@ def facts(pairs: Mapping[str, object]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=None, pad_edge=False, show_header=False, show_edge=False)
+    grid = Table(box=None, pad_edge=False, padding=(0, 2), show_header=False, show_edge=False)
     grid.add_column(no_wrap=True, style="bold")
     grid.add_column(overflow="fold")
     for name, value in pairs.items():

@@ -80,11 +80,13 @@ def send(api: Api, method: str, path: str, file: OutgoingFile, meter: Meter, hea
         return response.read()
 
 
-def fetch(api: Api, source: Source, target: Path, meter: Meter, *, overwrite: bool = False) -> None:
+def fetch(
+    api: Api, source: Source, target: Path, meter: Meter, *, overwrite: bool = False, pause_s: float = FIRST_PAUSE_S
+) -> None:
     """Write the source's bytes to `target`: into a file beside it, checked, then renamed.
 
     That file stays when the transfer is cut or stopped, and the next `fetch` of the same version goes on from there;
-    it goes when its bytes are wrong.
+    it goes when its bytes are wrong. After a try that failed it waits `pause_s`, twice as long after each further one.
     """
     refuse_existing(target, overwrite)
     part = target.parent / f".calotype-{_tag(source, target)}.part"
@@ -92,7 +94,7 @@ def fetch(api: Api, source: Source, target: Path, meter: Meter, *, overwrite: bo
         digest = hashlib.new(source.hash_algorithm, usedforsecurity=False) if source.hash_algorithm else None
         have = _kept(file, source.size, digest)
         meter.bytes(have, source.size)
-        _receive(api, source, file, have, digest, meter)
+        _receive(api, source, file, have, digest, meter, pause_s)
         if digest is not None and digest.hexdigest() != source.digest:
             part.unlink()
             raise Failure(
@@ -132,7 +134,7 @@ def unreadable(path: Path, error: OSError) -> Failure:
     return Failure("cannot_read", f"cannot read {path}: {error.strerror}")
 
 
-def _receive(api: Api, source: Source, file: IO[bytes], have: int, digest: Any, meter: Meter) -> None:
+def _receive(api: Api, source: Source, file: IO[bytes], have: int, digest: Any, meter: Meter, pause_s: float) -> None:
     failed = 0
     while have < source.size:
         before = have
@@ -154,7 +156,7 @@ def _receive(api: Api, source: Source, file: IO[bytes], have: int, digest: Any, 
         if failed >= TRIES:
             raise last
         if failed:
-            time.sleep(FIRST_PAUSE_S * 2 ** (failed - 1))
+            time.sleep(pause_s * 2 ** (failed - 1))
 
 
 def _written(file: IO[bytes], chunk: bytes, source: Source, have: int) -> int:

@@ -1,0 +1,272 @@
+"""qemu-img in the sandbox: converting, comparing and checking images that the gate has let pass.
+
+qemu-img never guesses a format and never sees a name from outside: an image is `json:{driver, file}` with a fixed name,
+and what a header might say about a backing file is overruled.
+"""
+
+import asyncio
+import os
+import re
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from calotype.disks.formats import vhd
+from calotype.disks.formats.reader import DiskFile
+from calotype.disks.model import DiskFormat
+from calotype.disks.sandbox import OUT_FILE, Limits, Result, Sandbox, inside
+from calotype.errors import ConversionFailed, NoSpace, TruncatedDisk, VerificationFailed
+
+GIB: Final = 1024**3
+MEMORY_BYTES: Final = 2 * GIB  # of address space; 16 writers at once abort with 1 GiB
+CPU_S, CPU_S_PER_GIB = 60, 240  # the slowest writer does 23 MB/s on one core of today
+WALL_S, WALL_S_PER_GIB = 120.0, 600.0
+CHECK_S_PER_GIB: Final = 60.0
+OVERHEAD_BYTES: Final = 64 * 1024 * 1024  # of a format's own tables, beside a sixteenth of the disk
+LARGEST_VHD: Final = 2040 * GIB
+MOST_WORDS: Final = 300  # characters of qemu-img's that a user is told
+
+DRIVERS: Final[Mapping[DiskFormat, str]] = {
+    DiskFormat.RAW: "raw",
+    DiskFormat.ISO: "raw",
+    DiskFormat.QCOW2: "qcow2",
+    DiskFormat.VMDK: "vmdk",
+    DiskFormat.VHD: "vpc",
+    DiskFormat.VHDX: "vhdx",
+    DiskFormat.VDI: "vdi",
+}
+WITH_BACKING: Final = frozenset({DiskFormat.QCOW2, DiskFormat.VMDK})  # drivers that could open another file
+CHECKED: Final = frozenset({DiskFormat.QCOW2, DiskFormat.VMDK, DiskFormat.VDI, DiskFormat.VHDX})
+CHECK_OK, CHECK_CORRUPT, CHECK_LEAKS, CHECK_UNSUPPORTED = 0, 2, 3, 63  # exit statuses of qemu-img check
+COMPARE_EQUAL, COMPARE_DIFFERENT = 0, 1
+
+_PROGRESS: Final = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
+_JSON_NAME: Final = re.compile(r"'?json:\{.*?\}\}'?")
+_INPUT: Final = re.compile(r"/in/\d+|/proc/self/fd/\d+")
+_PATH: Final = re.compile(r"(?<![\w.])/[\w./+@:-]+")
+
+
+class TargetKind(StrEnum):
+    """What a disk can be written as."""
+
+    QCOW2 = "qcow2"
+    QCOW2_ZSTD = "qcow2_zstd"  # compressed
+    RAW = "raw"  # sparse
+    VMDK_STREAM = "vmdk_stream"  # streamOptimized: compressed, for OVF and vSphere
+    VHD = "vhd"  # dynamic, of exactly the disk's size
+    VHDX = "vhdx"
+    VDI = "vdi"
+
+
+class Target(Struct, frozen=True, kw_only=True):
+    format: DiskFormat
+    options: tuple[str, ...] = ()  # of the format
+    flags: tuple[str, ...] = ()  # of qemu-img convert
+
+
+TARGETS: Final[Mapping[TargetKind, Target]] = {
+    TargetKind.QCOW2: Target(format=DiskFormat.QCOW2, options=("compat=1.1",)),
+    TargetKind.QCOW2_ZSTD: Target(
+        format=DiskFormat.QCOW2, options=("compat=1.1", "compression_type=zstd"), flags=("-c", "-W", "-m", "16")
+    ),
+    TargetKind.RAW: Target(format=DiskFormat.RAW),
+    TargetKind.VMDK_STREAM: Target(format=DiskFormat.VMDK, options=("subformat=streamOptimized",)),
+    TargetKind.VHD: Target(format=DiskFormat.VHD, options=("subformat=dynamic", "force_size=on")),
+    TargetKind.VHDX: Target(format=DiskFormat.VHDX, options=("subformat=dynamic",)),
+    TargetKind.VDI: Target(format=DiskFormat.VDI),
+}
+
+
+class Converter:
+    """Every method ends its children before it returns or raises, also on cancellation."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    async def convert(
+        self,
+        source: Path,
+        source_format: DiskFormat,
+        target: Path,
+        target_kind: TargetKind,
+        *,
+        virtual_size: int,
+        progress: Callable[[float], None],
+    ) -> None:
+        """Write the disk in `source`, which has passed the gate, to the file `target`; what was there is lost.
+
+        `virtual_size` (bytes) is what the gate found; time and room are limited by it. `progress` gets 0.0 to 1.0.
+        On any failure the caller removes `target`; it is not synced to the disk. Raises `ConversionFailed`, `NoSpace`.
+        """
+        kind = TARGETS[target_kind]
+        if kind.format is DiskFormat.VHD and virtual_size > LARGEST_VHD:
+            raise ConversionFailed(f"a VHD image holds at most {LARGEST_VHD} bytes; the disk has {virtual_size}")
+        image = await asyncio.to_thread(_image, source, source_format, 0)
+        await asyncio.to_thread(_emptied, target)
+        options = ("-o", ",".join(kind.options)) if kind.options else ()
+        result = await self._qemu_img(
+            ["convert", "-p", *kind.flags, "-O", DRIVERS[kind.format], *options, image, OUT_FILE],
+            read_only=[source],
+            writable=target,
+            limits=_limits(virtual_size),
+            progress=progress,
+        )
+        if result.status != 0:
+            raise _failure(result, "the image could not be converted")
+        progress(1.0)
+
+    async def compare(
+        self,
+        one: Path,
+        one_format: DiskFormat,
+        other: Path,
+        other_format: DiskFormat,
+        *,
+        virtual_size: int,
+        progress: Callable[[float], None],
+    ) -> None:
+        """Return if a guest would read the same bytes from both, to the same size.
+
+        Raises `VerificationFailed` if not, `ConversionFailed` if one of them cannot be read.
+        """
+        images = [
+            await asyncio.to_thread(_image, one, one_format, 0),
+            await asyncio.to_thread(_image, other, other_format, 1),
+        ]
+        result = await self._qemu_img(
+            ["compare", "-p", *images],
+            read_only=[one, other],
+            writable=None,
+            limits=_limits(virtual_size),
+            progress=progress,
+        )
+        if result.status not in (COMPARE_EQUAL, COMPARE_DIFFERENT):
+            raise _failure(result, "the result could not be compared with the image")
+        said = result.stdout + result.stderr
+        if result.status == COMPARE_DIFFERENT:
+            place = re.search(rb"at offset (\d+)", said)
+            where = f", first at byte {int(place[1])} of the disk" if place else ""
+            raise VerificationFailed(f"the result does not hold the same bytes as the image{where}")
+        if b"size mismatch" in said:
+            raise VerificationFailed("the result does not have the same virtual size as the image")
+        progress(1.0)
+
+    async def check(self, path: Path, format_: DiskFormat) -> None:
+        """Return if qemu-img finds the image's tables consistent; at once for a format without such a check.
+
+        Raises `TruncatedDisk` if they are damaged, `ConversionFailed` if it cannot tell.
+        """
+        if format_ not in CHECKED:
+            return
+        image = await asyncio.to_thread(_image, path, format_, 0)
+        size = (await asyncio.to_thread(path.stat)).st_size
+        seconds = WALL_S + CHECK_S_PER_GIB * size / GIB
+        limits = Limits(memory_bytes=MEMORY_BYTES, cpu_s=int(seconds), file_bytes=1, wall_s=seconds)
+        result = await self._qemu_img(["check", image], read_only=[path], writable=None, limits=limits, progress=None)
+        if result.status in (CHECK_OK, CHECK_LEAKS, CHECK_UNSUPPORTED):
+            return
+        if result.status == CHECK_CORRUPT:
+            raise TruncatedDisk(f"the tables of the image are damaged: {told(result.stderr or result.stdout)}")
+        raise _failure(result, "the image could not be checked")
+
+    async def _qemu_img(
+        self,
+        arguments: list[str],
+        *,
+        read_only: list[Path],
+        writable: Path | None,
+        limits: Limits,
+        progress: Callable[[float], None] | None,
+    ) -> Result:
+        try:
+            return await self._sandbox.run(
+                ["qemu-img", *arguments],
+                read_only=read_only,
+                writable=writable,
+                limits=limits,
+                on_output=None if progress is None else _Progress(progress),
+            )
+        except TimeoutError:
+            raise ConversionFailed(f"qemu-img took longer than {limits.wall_s:.0f} s") from None
+
+
+class _Progress:
+    """Finds percentages in qemu-img's output, which comes in pieces; tells only those that are new."""
+
+    def __init__(self, tell: Callable[[float], None]) -> None:
+        self._tell = tell
+        self._rest = b""
+        self._told = -1.0
+
+    def __call__(self, piece: bytes) -> None:
+        text = self._rest + piece
+        self._rest = text[-32:]
+        found = _PROGRESS.findall(text)
+        if found:
+            done = min(float(found[-1]) / 100, 1.0)
+            if done > self._told:
+                self._told = done
+                self._tell(done)
+
+
+def told(words: bytes) -> str:
+    """The last words of qemu-img, fit for a user: no path, no control character, not long."""
+    text = words.decode(errors="replace")
+    text = _JSON_NAME.sub("the image", text)
+    text = text.replace(f"'{OUT_FILE}'", "the result").replace(OUT_FILE, "the result")
+    text = _PATH.sub("a file", _INPUT.sub("the image", text))
+    lines = [line.removeprefix("qemu-img: ").strip() for line in text.splitlines()]
+    text = "; ".join(line for line in lines if line)[-MOST_WORDS:]
+    return "".join(character if character.isprintable() else " " for character in text) or "no reason given"
+
+
+def _failure(result: Result, what: str) -> ConversionFailed | NoSpace:
+    said = result.stderr
+    if b"No space left on device" in said or b"Disk quota exceeded" in said:
+        return NoSpace("the disk of the service is full")
+    if b"File too large" in said:
+        return ConversionFailed(f"{what}: the result would be larger than its disk")
+    # bubblewrap tells the signal that ended its child as 128 + its number.
+    signal_number = -result.status if result.status < 0 else result.status - 128
+    if 0 < signal_number < 65:
+        return ConversionFailed(f"{what}: qemu-img was ended (signal {signal_number}): it needed more than is allowed")
+    return ConversionFailed(f"{what}: {told(said)}")
+
+
+def _limits(virtual_size: int) -> Limits:
+    return Limits(
+        memory_bytes=MEMORY_BYTES,
+        cpu_s=CPU_S + CPU_S_PER_GIB * virtual_size // GIB,
+        file_bytes=virtual_size + virtual_size // 16 + OVERHEAD_BYTES,
+        wall_s=WALL_S + WALL_S_PER_GIB * virtual_size / GIB,
+    )
+
+
+def _image(path: Path, format_: DiskFormat, number: int) -> str:
+    """How qemu-img is told of an input: its driver, its name inside the sandbox, and no way to another file."""
+    options: dict[str, object] = {
+        "driver": DRIVERS[format_],
+        "read-only": True,
+        "file": {"driver": "file", "filename": inside(number)},
+    }
+    if format_ in WITH_BACKING:
+        options["backing"] = None
+    if format_ is DiskFormat.VHD:
+        options["force_size_calc"] = "chs" if _vhd_footer(path).by_geometry else "current_size"
+    return "json:" + msgspec.json.encode(options).decode()
+
+
+def _vhd_footer(path: Path) -> vhd.Footer:
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        disk = DiskFile(lambda offset, length: os.pread(file.fileno(), length, offset), size, most_virtual_bytes=size)
+        return vhd.footer_of(disk)
+
+
+def _emptied(target: Path) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    os.close(os.open(target, flags, 0o600))

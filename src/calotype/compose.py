@@ -10,8 +10,8 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 from msgspec import Struct
 
+from calotype.blobs.budget import BufferBudget
 from calotype.blobs.local import LocalBlobs
-from calotype.blobs.receive import BufferBudget
 from calotype.buckets.service import Buckets
 from calotype.db.engine import Database, open_engine
 from calotype.db.fast import FastReads, fast_reads

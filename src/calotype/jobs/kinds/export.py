@@ -5,20 +5,20 @@ its guest bytes were compared with the image's.
 """
 
 import asyncio
-import hashlib
 import os
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import Connection
 
+from calotype.blobs.digest import digest_file
 from calotype.blobs.local import LocalBlobs
 from calotype.blobs.model import BlobId
-from calotype.blobs.receive import digest_file
-from calotype.buckets.address import ObjectAddress
-from calotype.buckets.folder import FolderStore
+from calotype.blobs.threads import to_the_end
+from calotype.buckets.model import ObjectAddress
 from calotype.buckets.service import Buckets
 from calotype.db.engine import now_ms
 from calotype.disks.convert import Converter, TargetKind
@@ -50,7 +50,6 @@ TARGETS: Final[Mapping[str, tuple[TargetKind, DiskFormat]]] = {
     "vhd": (TargetKind.VHD, DiskFormat.VHD),
     "vmdk": (TargetKind.VMDK_STREAM, DiskFormat.VMDK),
 }
-COMPARE_BYTES: Final = 4 * 1024 * 1024
 
 
 async def submit(
@@ -66,7 +65,8 @@ async def submit(
     """Accept an export, or raise the first reason against it. Nothing is written then."""
     if file_format not in TARGETS:
         raise ExportUnsupported(f"images are exported as {', '.join(TARGETS)}; not as {file_format!r}")
-    store = await buckets.resolve(str(caller.project_id), address.bucket, writable=True)
+    store = await buckets.resolve(str(caller.project_id), address.bucket)
+    store.check_writable()
 
     def work(c: Connection) -> JobId:
         image = images.visible_in(c, caller, image_id)
@@ -151,13 +151,15 @@ class Export:
         target.unlink(missing_ok=True)
         if source_format is target_format and source_format is DiskFormat.QCOW2:
             size = source.stat().st_size
-            await asyncio.to_thread(
-                digest_file,
-                source,
-                hash_algorithm=self.settings.images.hash_algorithm,
-                copy_to=target,
-                progress=lambda done: run.advance_bytes(done, size),
-                cancelled=run.stop,
+            await to_the_end(
+                partial(
+                    digest_file,
+                    source,
+                    hash_algorithm=self.settings.images.hash_algorithm,
+                    copy_to=target,
+                    progress=lambda done: run.advance_bytes(done, size),
+                    cancelled=run.stop,
+                )
             )
         else:
             await self.converter.convert(
@@ -181,15 +183,16 @@ class Export:
             DiskFormat(run.results["fetch"]["format"]),
             run.scratch / converted["file"],
             DiskFormat(converted["format"]),
+            virtual_size=run.results["fetch"]["virtual_size"],
             progress=run.advance,
         )
         return {"convert": converted}
 
     async def _publish(self, run: Run) -> Result:
-        store = await self.buckets.resolve(run.job.project_id, run.job.request["bucket"], writable=True)
+        store = await self.buckets.resolve(run.job.project_id, run.job.request["bucket"])
         made = run.scratch / run.results["verify"]["convert"]["file"]
         run.committing = True
-        await asyncio.to_thread(_put, store, made, run.job.request["key"])
+        await to_the_end(partial(store.put_file, made, run.job.request["key"], exclusive=True, token=run.token))
         entities = {"image_id": run.job.image_id}
         await self.images.db.write(
             lambda c: run.succeed_in(c, entities=entities, image_id=run.job.image_id, now=now_ms())
@@ -209,25 +212,3 @@ def _held(blob: Path, target: Path) -> None:
         raise WrongStatus(now="gone", wanted="only an active image can be exported") from None
     except OSError:
         shutil.copyfile(blob, target)  # another file system, or one without links
-
-
-def _put(store: FolderStore, made: Path, key: str) -> None:
-    """Name the object. One that is there already is ours if it has our bytes: an execution cut off put it there."""
-    try:
-        store.put_file(made, key, exclusive=True)
-    except ObjectExists:
-        if not _same_bytes(store, key, made):
-            raise
-
-
-def _same_bytes(store: FolderStore, key: str, made: Path) -> bool:
-    info, reader = store.open(key)
-    with reader:
-        if info.size != made.stat().st_size:
-            return False
-        theirs, ours = hashlib.sha256(), hashlib.sha256()
-        with made.open("rb") as file:
-            for offset in range(0, info.size, COMPARE_BYTES):
-                theirs.update(reader.read_at(offset, COMPARE_BYTES))
-                ours.update(file.read(COMPARE_BYTES))
-        return theirs.digest() == ours.digest()

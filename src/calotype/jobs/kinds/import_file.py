@@ -5,8 +5,7 @@ import asyncio
 
 from sqlalchemy import Connection
 
-from calotype.buckets.address import ObjectAddress
-from calotype.buckets.model import ObjectInfo
+from calotype.buckets.model import ObjectAddress, ObjectInfo
 from calotype.buckets.service import Buckets
 from calotype.db.engine import now_ms
 from calotype.errors import EmptyDisk, ImageTooLarge, WrongStatus

@@ -12,15 +12,17 @@ The blob's id is the job's, so that publishing twice ends in the same place.
 import asyncio
 import shutil
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 from msgspec import Struct
 from sqlalchemy import Connection
 
+from calotype.blobs.digest import digest_file
 from calotype.blobs.local import LocalBlobs
 from calotype.blobs.model import Blob, BlobId, Digests
-from calotype.blobs.receive import digest_file
+from calotype.blobs.threads import to_the_end
 from calotype.buckets.service import Buckets
 from calotype.db.engine import now_ms
 from calotype.disks.convert import Converter, TargetKind
@@ -90,9 +92,16 @@ class Ingest:
             lambda c: self.images.begin_bytes_in(c, image_id, run.upload_id, reserve=found.size, now=now_ms())
         )
         run.scratch.mkdir(parents=True, exist_ok=True)
-        target = run.scratch / "source"
-        target.unlink(missing_ok=True)
-        await asyncio.to_thread(store.snapshot, source.key, target, source.etag)
+        await to_the_end(
+            partial(
+                store.snapshot,
+                source.key,
+                run.scratch / "source",
+                source.etag,
+                progress=lambda done: run.advance_bytes(done, found.size),
+                cancelled=run.stop.is_set,
+            )
+        )
         run.advance_bytes(found.size, found.size)
         return {"size": found.size}
 
@@ -143,7 +152,12 @@ class Ingest:
         stored = DiskFormat(converted["format"])
         if stored is not source_format:
             await self.converter.compare(
-                run.scratch / "source", source_format, staged, stored, progress=lambda f: run.advance(0.3 + f * 0.7)
+                run.scratch / "source",
+                source_format,
+                staged,
+                stored,
+                virtual_size=run.results["inspect"]["virtual_size"],
+                progress=lambda f: run.advance(0.3 + f * 0.7),
             )
             # What comes out of a conversion is an image itself, and is looked at like any other.
             found = await asyncio.to_thread(self._inspected, staged, declared=stored)
@@ -209,14 +223,16 @@ class Ingest:
 
     async def _digested(self, run: Run, path: Path, *, copy_to: Path | None) -> Digests:
         size = (await asyncio.to_thread(path.stat)).st_size
-        return await asyncio.to_thread(
-            digest_file,
-            path,
-            hash_algorithm=self.settings.images.hash_algorithm,
-            copy_to=copy_to,
-            sparse=True,
-            progress=lambda done: run.advance_bytes(done, size),
-            cancelled=run.stop,
+        return await to_the_end(
+            partial(
+                digest_file,
+                path,
+                hash_algorithm=self.settings.images.hash_algorithm,
+                copy_to=copy_to,
+                sparse=True,
+                progress=lambda done: run.advance_bytes(done, size),
+                cancelled=run.stop,
+            )
         )
 
     def _image_in(self, c: Connection, job: Job) -> Image:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Literal
 
 from sqlalchemy import Connection
 
@@ -21,7 +22,7 @@ def undo_table(images: Images) -> Mapping[JobType, Undo]:
     }
 
 
-def _abandon(images: Images, to: str, c: Connection, job: Job, now: int) -> None:
+def _abandon(images: Images, to: Literal["queued", "deleted"], c: Connection, job: Job, now: int) -> None:
     if job.image_id is not None:
         images.abandon_in(c, ImageId(job.image_id), upload_id(job), to=to, now=now)
 

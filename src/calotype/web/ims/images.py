@@ -6,7 +6,8 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from calotype.buckets.address import ObjectAddress, parse_address
+from calotype.buckets.address import parse_address
+from calotype.buckets.model import ObjectAddress
 from calotype.errors import (
     EmptyBucketName,
     ImageNotFound,
@@ -17,7 +18,7 @@ from calotype.errors import (
     NotSupported,
     UnknownResource,
 )
-from calotype.images.model import ImageCreate, ImageId
+from calotype.images.model import DEFAULT_OS_VERSION, ImageCreate, ImageId
 from calotype.jobs.kinds import copy_image, export, import_file
 from calotype.jobs.model import JobId
 from calotype.web.ims import fields
@@ -83,7 +84,7 @@ async def _import(request: Request, given: fields.Body) -> Response:
         min_ram=min_ram,
         properties=properties,
         tags=tags,
-        **({"os_version": os_version} if os_version else {}),
+        os_version=os_version or DEFAULT_OS_VERSION,
     )
     job_id = await import_file.submit_import(
         caller(request),

@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from starlette.requests import Request
 
-from calotype.errors import CalotypeError, JobNotFound, Unauthenticated, WrongProject
+from calotype.errors import CalotypeError, Forbidden, JobNotFound, Unauthenticated, WrongProject
 from calotype.identity.permissions import GRANTS
 from calotype.jobs import sql, view
 from calotype.settings import Settings
@@ -73,7 +73,7 @@ class JobQuery:
         if project_id != caller.project_id:
             raise WrongProject("the project in the path is not that of the token")
         if not (caller.roles & ASKING):
-            raise problems.e.Forbidden("your roles on this project do not allow ims:imageJobs:getPercentage")
+            raise Forbidden("your roles on this project do not allow ims:imageJobs:getPercentage")
         row = await app.fast.one(sql.QUERY, job_id) if JOB_ID.fullmatch(job_id) else None
         if row is None or row[1] != project_id:
             raise JobNotFound

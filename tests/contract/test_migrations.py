@@ -1,0 +1,58 @@
+"""The schema is the same whether the migrations build it or the tables' definitions do."""
+
+import multiprocessing
+import re
+import sqlite3
+from pathlib import Path
+
+from calotype.db.engine import open_engine, sqlite_file
+from calotype.db.migrate import current, head, migrate
+from calotype.db.schema import METADATA
+from calotype.settings import Settings
+
+
+def schema_of(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Name of each table and index of ours -> its parts, sorted: the order of constraints in the text is no matter."""
+    ours = {table.name for table in METADATA.sorted_tables}
+    ours |= {str(index.name) for table in METADATA.sorted_tables for index in table.indexes}
+    with sqlite3.connect(sqlite_file(settings)) as connection:
+        rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    connection.close()
+    return {
+        name: tuple(sorted(part.strip().strip(",") for part in re.split(r"\n", sql) if part.strip(" \t,)")))
+        for name, sql in rows
+        if name in ours
+    }
+
+
+def test_migrations_build_the_schema_that_the_code_knows(tmp_path: Path) -> None:
+    migrated, defined = Settings(data_dir=str(tmp_path / "a")), Settings(data_dir=str(tmp_path / "b"))
+    migrate(migrated)
+    engine = open_engine(defined)
+    METADATA.create_all(engine)
+    engine.dispose()
+
+    assert schema_of(migrated) == schema_of(defined)
+    assert "ck_jobs_status" in str(schema_of(migrated)["jobs"])
+
+
+def test_migrating_again_changes_nothing_and_says_where_it_is(tmp_path: Path) -> None:
+    settings = Settings(data_dir=str(tmp_path))
+    first = migrate(settings)
+    before = schema_of(settings)
+
+    assert migrate(settings) == first == head()
+    assert schema_of(settings) == before
+    engine = open_engine(settings)
+    assert current(engine) == head()
+    engine.dispose()
+
+
+def test_processes_that_migrate_at_once_all_end_with_the_schema(tmp_path: Path) -> None:
+    settings = Settings(data_dir=str(tmp_path))
+
+    with multiprocessing.get_context("spawn").Pool(3) as pool:
+        heads = pool.map(migrate, [settings] * 3)
+
+    assert heads == [head()] * 3
+    assert schema_of(settings)

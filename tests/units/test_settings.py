@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import pytest
+
+from calotype.settings import WrongSetting, load, shown, variables
+
+
+def test_the_defaults_are_an_embedded_service_on_the_local_machine() -> None:
+    settings = load({})
+
+    assert settings.database == ""
+    assert settings.url == "http://127.0.0.1:9292"
+    assert settings.region == "RegionOne"
+
+
+def test_the_environment_wins_over_the_file_and_the_command_line_over_both(tmp_path: Path) -> None:
+    file = tmp_path / "calotype.toml"
+    file.write_text('region = "file"\n[http]\nport = 1111\nhost = "10.0.0.1"\n')
+
+    environment = {"CALOTYPE_CONFIG": str(file), "CALOTYPE_HTTP_PORT": "2222", "CALOTYPE_REGION": "environment"}
+    settings = load(environment, http={"port": 3333, "host": None})
+
+    assert (settings.http.host, settings.http.port, settings.region) == ("10.0.0.1", 3333, "environment")
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"CALOTYPE_HTTP_PROT": "1"}, "CALOTYPE_HTTP_PROT: no such setting"),
+        ({"CALOTYPE_HTTP_PORT": "99999"}, "CALOTYPE_HTTP_PORT: expected `int` <= 65535"),
+        ({"CALOTYPE_HTTP_PORT": "ninety"}, "CALOTYPE_HTTP_PORT: expected `int`"),
+        ({"CALOTYPE_SECURITY_SANDBOX": "off"}, "CALOTYPE_SECURITY_SANDBOX: invalid enum value 'off'"),
+        ({"CALOTYPE_DATABASE": "mysql://x"}, "database: wants a URL that begins with postgresql://"),
+        ({"CALOTYPE_CONFIG": "/nowhere/calotype.toml"}, "CALOTYPE_CONFIG: cannot read"),
+        ({"CALOTYPE_JOBS_DEAD_AFTER_S": "6"}, "jobs.dead_after_s: wants at least twice"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_its_name_and_with_what_is_allowed(
+    environment: dict[str, str], says: str
+) -> None:
+    with pytest.raises(WrongSetting) as refused:
+        load(environment)
+
+    assert says in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[http]\nprot = 1\n", "http.prot: no such setting"),
+        ("colour = 1\n", "colour: no such setting"),
+        ("[http]\nport = 0\n", "http.port: expected `int` >= 1"),
+        ("[http\n", "not a TOML file"),
+        ('[buckets.b]\nfolder = "/x"\nread_olny = true\n', "read_olny: no such setting"),
+    ],
+)
+def test_a_wrong_line_of_the_file_is_refused_by_its_name(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "calotype.toml"
+    file.write_text(text)
+
+    with pytest.raises(WrongSetting) as refused:
+        load({"CALOTYPE_CONFIG": str(file)})
+
+    assert says in str(refused.value)
+
+
+def test_secrets_are_shown_as_stars() -> None:
+    settings = load({"CALOTYPE_DATABASE": "postgresql://calotype:hunter2@db/calotype"})
+
+    assert "hunter2" not in str(shown(settings))
+    assert shown(settings)["database"] == "********"
+
+
+def test_every_setting_has_a_variable_of_its_own() -> None:
+    names = list(variables().values())
+
+    assert len(names) == len(set(names)) > 20
+    assert variables()["CALOTYPE_JOBS_CREATIONS_PER_PROJECT"] == "jobs.creations_per_project"

@@ -308,4 +308,4 @@ def _how_to_go_on(data: Path | None) -> None:
     show.say("and in another terminal, with calotype or any OpenStack client:")
     show.say(f"  export OS_CLIENT_CONFIG_FILE={folder}/clouds.yaml OS_CLOUD=calotype-demo")
     show.say("  calotype bucket create disks && calotype bucket put FILE disks:FILE")
-    show.say("  calotype image create --from disks:FILE --name NAME --min-disk GB --wait")
+    show.say("  calotype image create --from disks:FILE --name NAME --wait")

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from calotype.cli import jobs, show, transfer
-from calotype.cli.buckets import address
+from calotype.cli import jobs, show, sizing, transfer
+from calotype.cli.buckets import address, object_path
 from calotype.cli.failure import Failure
 from calotype.cli.options import DEFAULT_TIMEOUT_S, AsJson, Force, Timeout, Wait, service
 from calotype.cli.session import Api, quoted
@@ -37,7 +37,12 @@ def create(
     disk_format: Annotated[DiskFormat | None, typer.Option("--disk-format", help="What the uploaded file is.")] = None,
     min_disk: Annotated[
         int | None,
-        typer.Option("--min-disk", min=1, metavar="GB", help="The smallest disk of a server for it."),
+        typer.Option(
+            "--min-disk",
+            min=1,
+            metavar="GB",
+            help="The smallest disk of a server for it; without it, what the disk needs.",
+        ),
     ] = None,
     os_version: Annotated[
         str | None, typer.Option("--os-version", help="E.g. 'Debian GNU/Linux 12.0.0 64bit'; without it, detected.")
@@ -67,6 +72,9 @@ def create(
         raise typer.BadParameter("--disk-format goes with --file; an import finds the format out")
     bucket, key = address(str(source))
     with service(context) as api:
+        if min_disk is None:
+            min_disk = sizing.least_disk(api, object_path(bucket, key))
+            show.say(f"min_disk is {min_disk} GB, from the size of the disk; --min-disk chooses another")
         job_id = import_object(api, bucket, key, name, min_disk, os_version)
         _follow(api, job_id, wait, timeout_s, as_json)
 
@@ -294,13 +302,9 @@ def _same(made: dict[str, Any], sent: transfer.OutgoingFile) -> None:
         raise Failure("digest_mismatch", "the service has other bytes than were sent", "send the file again")
 
 
-def import_object(
-    api: Api, bucket: str, key: str, name: str, min_disk: int | None = None, os_version: str | None = None
-) -> str:
+def import_object(api: Api, bucket: str, key: str, name: str, min_disk: int, os_version: str | None = None) -> str:
     """Start the import of an object; the job's id."""
-    body: dict[str, Any] = {"name": name, "image_url": f"{bucket}:{key}"}
-    if min_disk is not None:
-        body["min_disk"] = min_disk
+    body: dict[str, Any] = {"name": name, "image_url": f"{bucket}:{key}", "min_disk": min_disk}
     if os_version is not None:
         body["os_version"] = os_version
     return str(api.call("POST", "/v2/cloudimages/action", body=body)["job_id"])

@@ -18,11 +18,14 @@ from msgspec import Struct
 from starlette.requests import ClientDisconnect
 
 from calotype.blobs.budget import BLOCKS_PER_UPLOAD, BufferBudget
+from calotype.blobs.digest import digest_file
 from calotype.blobs.faults import storage_fault
 from calotype.blobs.model import Digests
 from calotype.blobs.sparse import written_pieces
 from calotype.blobs.threads import to_the_end
 from calotype.errors import ImageTooLarge, Unavailable, UploadCut
+
+__all__ = ["GREW_BYTES", "Arrived", "BufferBudget", "digest_file", "receive", "store"]
 
 GREW_BYTES: Final = 64 * 1024 * 1024  # at most so many bytes arrive between two calls of `grew`
 GREW_EVERY_S: Final = 5.0

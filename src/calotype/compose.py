@@ -23,6 +23,7 @@ from calotype.jobs.engine import Enqueuer
 from calotype.jobs.kinds.copy_image import CopyImage
 from calotype.jobs.kinds.export import Export
 from calotype.jobs.kinds.ingest import Ingest
+from calotype.jobs.kinds.parts import Parts
 from calotype.jobs.kinds.undo import undo_table
 from calotype.jobs.model import JobType
 from calotype.jobs.performer import Observer, Performer
@@ -108,11 +109,11 @@ def worker(settings: Settings, observer: Observer | None = None) -> Iterator[Cal
 def _kinds(
     settings: Settings, db: Database, images: Images, blobs: LocalBlobs, buckets: Buckets, converter: Converter
 ) -> dict[JobType, Kind]:
-    parts = {"settings": settings, "images": images, "blobs": blobs, "buckets": buckets, "converter": converter}
+    parts = Parts(settings=settings, images=images, blobs=blobs, buckets=buckets, converter=converter)
     doers: list[Kind] = [
-        Ingest(type=JobType.IMPORT, **parts),
-        Ingest(type=JobType.REGISTER, **parts),
-        Export(**parts),
+        Ingest(JobType.IMPORT, parts),
+        Ingest(JobType.REGISTER, parts),
+        Export(parts),
         CopyImage(db=db, images=images),
     ]
     return {doer.type: doer for doer in doers}

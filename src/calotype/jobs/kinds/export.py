@@ -15,13 +15,12 @@ from typing import Final
 from sqlalchemy import Connection
 
 from calotype.blobs.digest import digest_file
-from calotype.blobs.local import LocalBlobs
 from calotype.blobs.model import BlobId
 from calotype.blobs.threads import to_the_end
 from calotype.buckets.model import ObjectAddress
 from calotype.buckets.service import Buckets
 from calotype.db.engine import now_ms
-from calotype.disks.convert import Converter, TargetKind
+from calotype.disks.convert import TargetKind
 from calotype.disks.gate import inspect
 from calotype.disks.model import DiskFormat
 from calotype.errors import (
@@ -39,6 +38,7 @@ from calotype.identity.model import Caller
 from calotype.images.model import Image, ImageId, ImageStatus, Visibility
 from calotype.images.service import Images
 from calotype.jobs import sql
+from calotype.jobs.kinds.parts import Parts
 from calotype.jobs.model import Job, JobId, JobType
 from calotype.jobs.run import Result, Run
 from calotype.jobs.service import Jobs
@@ -105,14 +105,12 @@ def _exportable(image: Image, caller: Caller, settings: Settings) -> None:
 class Export:
     type = JobType.EXPORT
 
-    def __init__(
-        self, *, settings: Settings, images: Images, blobs: LocalBlobs, buckets: Buckets, converter: Converter
-    ) -> None:
-        self.settings = settings
-        self.images = images
-        self.blobs = blobs
-        self.buckets = buckets
-        self.converter = converter
+    def __init__(self, parts: Parts) -> None:
+        self.settings = parts.settings
+        self.images = parts.images
+        self.blobs = parts.blobs
+        self.buckets = parts.buckets
+        self.converter = parts.converter
 
     async def step(self, name: str, run: Run) -> Result:
         match name:

@@ -20,21 +20,18 @@ from msgspec import Struct
 from sqlalchemy import Connection
 
 from calotype.blobs.digest import digest_file
-from calotype.blobs.local import LocalBlobs
 from calotype.blobs.model import Blob, BlobId, Digests
 from calotype.blobs.threads import to_the_end
-from calotype.buckets.service import Buckets
 from calotype.db.engine import now_ms
-from calotype.disks.convert import Converter, TargetKind
+from calotype.disks.convert import TargetKind
 from calotype.disks.gate import inspect
 from calotype.disks.model import DiskFormat, Inspection
 from calotype.errors import FormatMismatch, ImageNotFound, ImageTooLarge, VerificationFailed
 from calotype.images import attributes
 from calotype.images.model import Image, ImageId
-from calotype.images.service import Images
+from calotype.jobs.kinds.parts import Parts
 from calotype.jobs.model import Job, JobType
 from calotype.jobs.run import Result, Run, Superseded, upload_id
-from calotype.settings import Settings
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -49,22 +46,13 @@ class Source(Struct, frozen=True, kw_only=True):
 class Ingest:
     """The steps. `type` tells the two job types apart: importing made its image, registering fills one that waits."""
 
-    def __init__(
-        self,
-        *,
-        type: JobType,  # noqa: A002 - the name of the field on the wire
-        settings: Settings,
-        images: Images,
-        blobs: LocalBlobs,
-        buckets: Buckets,
-        converter: Converter,
-    ) -> None:
-        self.type = type
-        self.settings = settings
-        self.images = images
-        self.blobs = blobs
-        self.buckets = buckets
-        self.converter = converter
+    def __init__(self, job_type: JobType, parts: Parts) -> None:
+        self.type = job_type
+        self.settings = parts.settings
+        self.images = parts.images
+        self.blobs = parts.blobs
+        self.buckets = parts.buckets
+        self.converter = parts.converter
 
     async def step(self, name: str, run: Run) -> Result:
         match name:

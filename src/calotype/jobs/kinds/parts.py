@@ -1,0 +1,17 @@
+"""What the job types that move bytes work with."""
+
+from msgspec import Struct
+
+from calotype.blobs.local import LocalBlobs
+from calotype.buckets.service import Buckets
+from calotype.disks.convert import Converter
+from calotype.images.service import Images
+from calotype.settings import Settings
+
+
+class Parts(Struct, frozen=True, kw_only=True):
+    settings: Settings
+    images: Images
+    blobs: LocalBlobs
+    buckets: Buckets
+    converter: Converter

@@ -14,9 +14,9 @@ from calotype.db.engine import Database, now_ms
 from calotype.identity import clouds, sql
 from calotype.identity.directory import new_id
 from calotype.identity.model import BUILT_IN_ROLES, DEFAULT_DOMAIN
-from calotype.identity.passwords import HASHER, generated, matches
+from calotype.identity.passwords import HASHER, MOST_CHARACTERS, generated, matches
 from calotype.identity.tokens import KEY_BYTES
-from calotype.settings import Settings
+from calotype.settings import Settings, WrongSetting
 
 log = structlog.get_logger()
 
@@ -36,11 +36,11 @@ def bootstrap(db: Database, settings: Settings, environment: Mapping[str, str]) 
 
     Several processes may do it at once: one of them does it, the others wait for its end. Passwords are the ones in
     `environment`, or generated; they are known only now and are kept in `clouds.yaml`, which is written before the
-    commit, so that no crash leaves users whose passwords nobody has.
+    commit, so that no crash leaves users whose passwords nobody has. Raises `WrongSetting` for one that cannot be.
     """
     document = clouds.read(clouds.clouds_file(settings))
     if not _prepared(db):
-        passwords = {user: environment.get(PASSWORD_VARIABLES[user]) or generated() for user in USERS}
+        passwords = {user: _given(environment, user) or generated() for user in USERS}
         hashes = {user: HASHER.hash(password) for user, password in passwords.items()}
         with db.writing() as connection:
             first = _prepare_in(connection, hashes)
@@ -51,6 +51,13 @@ def bootstrap(db: Database, settings: Settings, environment: Mapping[str, str]) 
             return Bootstrapped(first=True, clouds_file=clouds.clouds_file(settings), clouds_changed=True)
         document = clouds.read(clouds.clouds_file(settings))
     return _in_step(db, settings, environment, document)
+
+
+def _given(environment: Mapping[str, str], user: str) -> str | None:
+    password = environment.get(PASSWORD_VARIABLES[user])
+    if password and (len(password) > MOST_CHARACTERS or not sql.storable(password)):
+        raise WrongSetting(f"{PASSWORD_VARIABLES[user]}: wants text in UTF-8 of at most {MOST_CHARACTERS} characters")
+    return password
 
 
 def _prepared(db: Database) -> bool:
@@ -95,8 +102,8 @@ def _in_step(
     passwords = {}
     for user in USERS:
         password = clouds.known_password(document, user)
-        given = environment.get(PASSWORD_VARIABLES[user])
-        if password is None and given and _is_password(db, user, given):
+        given = _given(environment, user) if password is None else None
+        if given and _is_password(db, user, given):
             password = given
         if password is not None:
             passwords[user] = password

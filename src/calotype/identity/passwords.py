@@ -18,8 +18,9 @@ from calotype.identity.tokens import REFUSED
 HASHER: Final = argon2.PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
 # Of a random password that nobody has kept: what a login of an unknown user is checked against.
 NOBODY: Final = "$argon2id$v=19$m=19456,t=2,p=1$fjjU4GrGe6CpTR3T9NKfvg$Bd3R+K30nDDihQlRYlXTDJ4C1G808ZZuDLi3GEll7BY"
+MOST_CHARACTERS: Final = 4096
 AT_ONCE: Final = 2
-MOST_WAITING: Final = 64
+MOST_WAITING: Final = 32  # with those under way: about a second's work
 
 FAILURES: Final = 10  # of one user in WITHIN_S ...
 WITHIN_S: Final = 300.0

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
+from calotype.blobs.writer import DirectBuffers
+
 BLOCK_BYTES: Final = 4 * 1024 * 1024  # a full block, when few uploads are under way
 LEAST_BLOCK_BYTES: Final = 64 * 1024
 BLOCKS_PER_UPLOAD: Final = 4  # one that fills, one in work, two that wait
@@ -26,6 +28,7 @@ class BufferBudget:
         self.free_bytes = total_bytes
         self._uploads = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self.buffers = DirectBuffers()
         # Idle uploads hold no thread; hashing leaves the interpreter lock alone, writing waits for the disk.
         self.threads = ThreadPoolExecutor(4 + 3 * (os.cpu_count() or 1), thread_name_prefix="receive")
 

@@ -13,6 +13,7 @@ from typing import Final
 from calotype.blobs.faults import storage_fault
 from calotype.blobs.model import Digests
 from calotype.blobs.sparse import READ_BYTES, Cancelled, Progress, clone, data_extents, written_pieces
+from calotype.blobs.writer import write_all
 from calotype.errors import JobCancelled, ObjectChanged
 
 WAITING: Final = 2  # blocks that wait for a hash
@@ -81,7 +82,7 @@ def _digest(
             other.update(block)
             if target >= 0 and not is_hole:
                 for at, pieces in written_pieces([block], offset) if sparse else [(offset, [block])]:
-                    _write(target, pieces, at)
+                    write_all(target, pieces, at)
             if progress is not None:
                 progress(offset + len(block))
         values = md5.value(), other.value()
@@ -104,14 +105,6 @@ def _blocks(fd: int, size: int) -> Iterator[tuple[int, memoryview, bool]]:
                 raise ObjectChanged("the file became shorter while it was read")
             yield at, memoryview(block), False
             at += len(block)
-
-
-def _write(fd: int, pieces: list[memoryview], at: int) -> None:
-    for piece in pieces:
-        rest = piece
-        while rest:
-            written = os.pwrite(fd, rest, at)
-            rest, at = rest[written:], at + written
 
 
 class _Hash:

@@ -21,8 +21,9 @@ from calotype.blobs.budget import BLOCKS_PER_UPLOAD, BufferBudget
 from calotype.blobs.digest import digest_file
 from calotype.blobs.faults import storage_fault
 from calotype.blobs.model import Digests
-from calotype.blobs.sparse import written_pieces
+from calotype.blobs.sparse import Piece
 from calotype.blobs.threads import to_the_end
+from calotype.blobs.writer import FileWriter
 from calotype.errors import ImageTooLarge, Unavailable, UploadCut
 
 __all__ = ["GREW_BYTES", "Arrived", "BufferBudget", "digest_file", "receive", "store"]
@@ -32,9 +33,7 @@ GREW_EVERY_S: Final = 5.0
 SMALL_CHUNK_BYTES: Final = 16 * 1024  # smaller ones are copied together: a million tiny objects cost more than a copy
 FLUSH_AFTER_S: Final = 1.0  # a slow client's bytes are passed on after so long, so that they hold no memory
 STALLED_AFTER_S: Final = 120.0  # an upload that gets no memory, or whose disk does not answer, is ended
-MOST_PIECES: Final = 1024  # of one system call (IOV_MAX)
 
-Piece = bytes | bytearray | memoryview
 Grew = Callable[[int], Awaitable[None]]
 
 
@@ -74,6 +73,7 @@ async def receive(
             most_bytes=most_bytes,
             budget=budget,
             sparse=sparse,
+            direct=True,
             idle_s=idle_s,
             grew=grew,
             announced=announced,
@@ -98,13 +98,17 @@ async def store(
     most_bytes: int,
     budget: BufferBudget,
     sparse: bool,
+    direct: bool,
     idle_s: float,
     grew: Grew | None = None,
     announced: int | None = None,
 ) -> Arrived:
-    """As `receive`, into the open empty file `fd`, which stays the caller's; with any hashes or none."""
+    """As `receive`, into the open empty file `fd`, which stays the caller's; with any hashes or none. `direct`: past
+    the page cache, for what is not read again soon."""
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
-    stream = _Stream(fd, list(hashes.values()), budget, sparse=sparse)
+    stream = _Stream(
+        FileWriter(fd, sparse=sparse, direct=budget.buffers if direct else None), list(hashes.values()), budget
+    )
     limits = _Limits(most_bytes=most_bytes, announced=announced, idle_s=idle_s)
     with budget.upload():
         try:
@@ -192,17 +196,15 @@ class _Lane:
 
 
 class _Stream:
-    """One upload. Runs in the event loop, but for `write`, `fail` and `done`, which the lanes' threads call."""
+    """One upload. Runs in the event loop, but for `fail` and `done`, which the lanes' threads call."""
 
-    def __init__(self, fd: int, hashes: Sequence["hashlib._Hash"], budget: BufferBudget, *, sparse: bool) -> None:
+    def __init__(self, writer: FileWriter, hashes: Sequence["hashlib._Hash"], budget: BufferBudget) -> None:
         self.budget = budget
         self.total = 0  # bytes that have arrived
         self.stopped = False
         self._loop = asyncio.get_running_loop()
-        self._fd = fd
-        self._sparse = sparse
-        self._written = 0
-        self._lanes = [_Lane(self, self.write), *(_Lane(self, _hashing(hash_)) for hash_ in hashes)]
+        self._writer = writer
+        self._lanes = [_Lane(self, writer.write), *(_Lane(self, _hashing(hash_)) for hash_ in hashes)]
         self._lock = threading.Lock()
         self._error: BaseException | None = None
         self._clock = asyncio.timeout(None)
@@ -259,8 +261,7 @@ class _Stream:
         await self._flush()
         await self._until(lambda: not self._in_flight)
         self._raise_if_failed()
-        if self._sparse:
-            await to_the_end(self._set_length)
+        await to_the_end(self._finish)
 
     async def _accept(self, chunk: bytes) -> None:
         at = 0
@@ -347,17 +348,9 @@ class _Stream:
 
     # --- in the threads of the lanes ----------------------------------------------------------------------------------
 
-    def write(self, pieces: list[Piece]) -> None:
-        start, self._written = self._written, self._written + sum(map(len, pieces))
-        if not self._sparse:
-            _write_all(self._fd, pieces, start)
-            return
-        for offset, run in written_pieces(pieces, start):
-            _write_all(self._fd, run, offset)
-
-    def _set_length(self) -> None:
+    def _finish(self) -> None:
         try:
-            os.ftruncate(self._fd, self.total)  # the last run may be a hole
+            self._writer.finish()
         except OSError as error:
             raise storage_fault(error) from error
 
@@ -398,15 +391,3 @@ def _hashing(hash_: "hashlib._Hash") -> Callable[[list[Piece]], None]:
             hash_.update(piece)
 
     return update
-
-
-def _write_all(fd: int, pieces: Sequence[Piece], offset: int) -> None:
-    for first in range(0, len(pieces), MOST_PIECES):
-        some = pieces[first : first + MOST_PIECES]
-        wanted = sum(map(len, some))
-        written = os.pwritev(fd, some, offset)
-        if written < wanted:  # rare: a signal, or a disk that is nearly full and says so at the next call
-            rest = memoryview(b"".join(some))[written:]
-            while rest:
-                rest = rest[os.pwrite(fd, rest, offset + wanted - len(rest)) :]
-        offset += wanted

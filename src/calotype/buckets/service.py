@@ -169,6 +169,7 @@ class Buckets:
                 most_bytes=most_bytes,
                 budget=budget,
                 sparse=False,
+                direct=False,  # an import is likely to read it soon
                 idle_s=self.settings.images.upload_idle_s,
                 announced=announced,
             )

@@ -19,10 +19,13 @@ from typing import Final, Self
 
 from msgspec import Struct
 
-from calotype.errors import SandboxUnavailable
+from calotype.errors import (
+    SandboxUnavailable as SandboxUnavailable,
+)  # `detect` raises it: to be caught by its name here
 
 OUT_FILE: Final = "/out/disk"  # what the writable file is called inside
 OUT_FOLDER: Final = "/out"
+NEEDED: Final = ("qemu-img of the package qemu-utils", "prlimit of util-linux", "setpriv of util-linux")
 KEPT_BYTES: Final = 64 * 1024  # of each output
 READ_BYTES: Final = 64 * 1024
 ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "MALLOC_ARENA_MAX": "2"}
@@ -67,9 +70,9 @@ class Sandbox:
         Raises `SandboxUnavailable` if qemu-img or util-linux is not installed, or if bubblewrap is `required` and
         does not work.
         """
-        for program, package in (("qemu-img", "qemu-utils"), ("prlimit", "util-linux"), ("setpriv", "util-linux")):
-            if shutil.which(program, path=ENVIRONMENT["PATH"]) is None:
-                raise SandboxUnavailable(f"{program} is not installed; install the package {package}")
+        for needed in NEEDED:
+            if shutil.which(needed.split()[0], path=ENVIRONMENT["PATH"]) is None:
+                raise SandboxUnavailable(f"not installed: {needed}")
         path = shutil.which("bwrap")
         missing = "bubblewrap is not installed; install the package bubblewrap"
         # An old bubblewrap does not know --disable-userns.

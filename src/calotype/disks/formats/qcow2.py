@@ -65,7 +65,6 @@ class Header(Struct, frozen=True, kw_only=True):
 
 def parse(disk: DiskFile) -> Facts:
     header = read_header(disk)
-    disk.virtual(header.size)
     _check_refcounts(disk, header)
     _check_snapshots(disk, header)
     _check_clusters(disk, header, header.l1_offset, -(-header.size // (header.cluster * header.l2_entries)))
@@ -103,11 +102,12 @@ def read_header(disk: DiskFile) -> Header:
     )  # fmt: skip
     if size % 512:
         raise FormatMismatch(f"not a usable qcow2 image: a size of {size} bytes is not a multiple of 512")
+    disk.virtual(size)
     if extended and cluster_bits < 14:
         raise FormatMismatch("not a usable qcow2 image: its clusters are too small for subclusters")
     if l1_entries * 8 > MOST_L1_BYTES or -(-size // (cluster * header.l2_entries)) > l1_entries:
         raise FormatMismatch(f"not a usable qcow2 image: {l1_entries} L1 entries do not fit a size of {size} bytes")
-    if l1_offset % cluster or refcount_offset % cluster or not refcount_offset or (size and not l1_offset):
+    if l1_offset % cluster or refcount_offset % cluster or not refcount_offset or not l1_offset:
         raise FormatMismatch("not a usable qcow2 image: its tables are not at cluster boundaries")
     if not 0 < refcount_clusters * cluster <= max(MOST_REFCOUNT_TABLE_BYTES, cluster):
         raise FormatMismatch(f"not a usable qcow2 image: a refcount table of {refcount_clusters} clusters")

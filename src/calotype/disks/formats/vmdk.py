@@ -45,11 +45,11 @@ class Header(Struct, frozen=True, kw_only=True):
 
 
 def parse(disk: DiskFile) -> Facts:
-    first = disk.exactly(0, SECTOR, "the VMDK header")
-    if not first.startswith(MAGIC):
+    if disk.some(0, len(MAGIC)) != MAGIC:
         if vmdk_descriptor.looks_like_descriptor(disk.some(0, vmdk_descriptor.MOST_BYTES)):
             raise UnsafeDisk(f"a VMDK descriptor, whose data is in other files; {vmdk_descriptor.REWRITE}")
         raise FormatMismatch("not a VMDK image")
+    first = disk.exactly(0, SECTOR, "the VMDK header")
     header = _read_header(first)
     descriptor = vmdk_descriptor.parse(_descriptor_bytes(disk, header))
     size = disk.virtual(header.capacity * SECTOR)

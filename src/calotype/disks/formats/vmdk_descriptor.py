@@ -68,16 +68,16 @@ def parse(data: bytes) -> Descriptor:
 def _text(data: bytes) -> list[str]:
     if b"parentfilenamehint" in data.lower():
         raise UnsafeDisk(f"a VMDK image that is a difference to another one; {REWRITE}")
-    raw = data.split(b"\0", 1)[0]
     try:
-        lines = [line.strip() for line in raw.decode("ascii").split("\n")]
+        text = data.split(b"\0", 1)[0].decode("ascii")
     except UnicodeDecodeError:
         raise UnsafeDisk(f"a VMDK image whose descriptor is not plain ASCII; {REWRITE}") from None
+    lines = text.replace("\r\n", "\n").replace("\t", " ").split("\n")
     if len(lines) > MOST_LINES:
         raise FormatMismatch(f"not a usable VMDK image: its descriptor has more than {MOST_LINES} lines")
-    if any(not line.isprintable() and not line.replace("\t", "").isprintable() for line in lines):
+    if not all(line.isprintable() for line in lines):
         raise UnsafeDisk("a VMDK image whose descriptor has control characters")
-    return lines
+    return [line.strip() for line in lines]
 
 
 def _add(fields: dict[str, str], name: str, value: str) -> None:

@@ -84,14 +84,7 @@ ROUTES = [
         permission="calotype:jobs:get",
         summary="The project's jobs, newest first",
     ),
-    Route(
-        method="GET",
-        path="/calotype/v1/jobs/{job_id}",
-        handler=show_job,
-        family="native",
-        permission="calotype:jobs:get",
-        summary="One job with its steps; ?wait=SECONDS waits for its end",
-    ),
+    # Before the path without the verb, which would match it as well.
     Route(
         method="POST",
         path="/calotype/v1/jobs/{job_id}:cancel",
@@ -100,5 +93,13 @@ ROUTES = [
         permission="calotype:jobs:cancel",
         summary="End an open job",
         status=202,
+    ),
+    Route(
+        method="GET",
+        path="/calotype/v1/jobs/{job_id}",
+        handler=show_job,
+        family="native",
+        permission="calotype:jobs:get",
+        summary="One job with its steps; ?wait=SECONDS waits for its end",
     ),
 ]

@@ -5,9 +5,11 @@ import re
 import sqlite3
 from pathlib import Path
 
-from calotype.db.engine import open_engine, sqlite_file
-from calotype.db.migrate import current, head, migrate
-from calotype.db.schema import METADATA
+from alembic.script import ScriptDirectory
+
+from calotype.db.engine import CURRENT_REVISION, open_engine, sqlite_file
+from calotype.db.migrate import _config, migrate
+from calotype.db.schema import METADATA, REVISION
 from calotype.settings import Settings
 
 
@@ -36,15 +38,20 @@ def test_migrations_build_the_schema_that_the_code_knows(tmp_path: Path) -> None
     assert "ck_jobs_status" in str(schema_of(migrated)["jobs"])
 
 
+def test_the_revision_that_the_code_wants_is_the_newest_migration() -> None:
+    assert ScriptDirectory.from_config(_config()).get_current_head() == REVISION
+
+
 def test_migrating_again_changes_nothing_and_says_where_it_is(tmp_path: Path) -> None:
     settings = Settings(data_dir=str(tmp_path))
     first = migrate(settings)
     before = schema_of(settings)
 
-    assert migrate(settings) == first == head()
+    assert migrate(settings) == first == REVISION
     assert schema_of(settings) == before
     engine = open_engine(settings)
-    assert current(engine) == head()
+    with engine.begin() as connection:
+        assert connection.execute(CURRENT_REVISION).scalar_one() == REVISION
     engine.dispose()
 
 
@@ -54,5 +61,5 @@ def test_processes_that_migrate_at_once_all_end_with_the_schema(tmp_path: Path) 
     with multiprocessing.get_context("spawn").Pool(3) as pool:
         heads = pool.map(migrate, [settings] * 3)
 
-    assert heads == [head()] * 3
+    assert heads == [REVISION] * 3
     assert schema_of(settings)

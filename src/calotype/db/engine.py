@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError
 
 from calotype.errors import NoSpace, Unavailable
@@ -30,6 +30,7 @@ def now_ms() -> int:
 
 
 def database_url(settings: Settings) -> str:
+    """In SQLAlchemy's form. DBOS keeps its tables in the same database: a job and its place in a queue are one."""
     if settings.database:
         return settings.database.replace("postgresql://", "postgresql+psycopg://", 1)
     return f"sqlite:///{sqlite_file(settings)}"
@@ -37,6 +38,10 @@ def database_url(settings: Settings) -> str:
 
 def sqlite_file(settings: Settings) -> Path:
     return settings.folder / "calotype.db"
+
+
+# At which revision a database is; an error before the first migration.
+CURRENT_REVISION: Final = text("SELECT version_num FROM alembic_version")
 
 
 class Database:

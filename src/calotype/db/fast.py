@@ -7,16 +7,14 @@ PostgreSQL: an asyncpg pool. Everything else goes through `engine.Database`.
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
-
-import asyncpg
+from typing import Any, Final, Protocol
 
 from calotype.db.engine import sqlite_file
 from calotype.errors import Unavailable
 from calotype.settings import Settings
 
-POOL_SIZE = 8
-TIMEOUT_S = 5.0
+POOL_SIZE: Final = 8
+TIMEOUT_S: Final = 5.0
 
 
 class FastReads(Protocol):
@@ -38,13 +36,15 @@ class SqliteReads:
 
 
 class PostgresReads:
-    def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
+    def __init__(self, pool: Any, faults: tuple[type[Exception], ...]) -> None:
+        """`pool`: asyncpg's; `faults`: what it raises when the database is away."""
         self._pool = pool
+        self._faults = faults
 
     async def one(self, statement: str, key: str) -> Sequence[Any] | None:
         try:
             record = await self._pool.fetchrow(statement.replace("?", "$1"), key, timeout=TIMEOUT_S)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except self._faults as error:
             raise Unavailable("the database does not answer; try again shortly") from error
         return None if record is None else tuple(record)
 
@@ -52,10 +52,12 @@ class PostgresReads:
 @asynccontextmanager
 async def fast_reads(settings: Settings) -> AsyncIterator[FastReads]:
     if settings.database:
+        import asyncpg  # not wanted with SQLite, where starting quickly matters
+
         plain = settings.database.replace("postgresql+psycopg://", "postgresql://", 1)
         pool = await asyncpg.create_pool(plain, min_size=1, max_size=POOL_SIZE, command_timeout=TIMEOUT_S)
         try:
-            yield PostgresReads(pool)
+            yield PostgresReads(pool, (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError))
         finally:
             await pool.close()
         return

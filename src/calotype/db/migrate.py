@@ -12,12 +12,11 @@ from typing import Final
 
 from alembic import command
 from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from dbos import run_dbos_database_migrations
 from sqlalchemy import Engine, text
 
 from calotype.db.engine import database_url, open_engine
+from calotype.db.schema import REVISION
 from calotype.settings import Settings
 
 LOCK_ID: Final = 0x63616C6F  # "calo": the advisory lock of migrations
@@ -33,24 +32,10 @@ def migrate(settings: Settings) -> str:
                 config = _config()
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
-            run_dbos_database_migrations(dbos_url(settings))
-        return head()
+            run_dbos_database_migrations(database_url(settings))
+        return REVISION
     finally:
         engine.dispose()
-
-
-def dbos_url(settings: Settings) -> str:
-    return database_url(settings)
-
-
-def head() -> str:
-    return ScriptDirectory.from_config(_config()).get_current_head() or ""
-
-
-def current(engine: Engine) -> str:
-    """The revision that the database is at; "" for an empty one."""
-    with engine.begin() as connection:
-        return MigrationContext.configure(connection).get_current_revision() or ""
 
 
 def _config() -> Config:

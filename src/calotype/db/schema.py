@@ -22,6 +22,8 @@ from sqlalchemy import (
     text,
 )
 
+REVISION: Final = "0001"  # of the newest migration: what this code works with
+
 METADATA: Final = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",

@@ -8,7 +8,7 @@ from typing import Final
 from dbos import DBOSClient
 from sqlalchemy import Connection
 
-from calotype.db.migrate import dbos_url
+from calotype.db.engine import database_url
 from calotype.jobs.model import JobId, JobType
 from calotype.jobs.plan import PLANS
 from calotype.settings import Settings
@@ -24,7 +24,7 @@ class Enqueuer:
 
     def __init__(self, settings: Settings) -> None:
         self._client = DBOSClient(
-            system_database_url=dbos_url(settings),
+            system_database_url=database_url(settings),
             application_name=APPLICATION,
             lazy=True,
             retry_connection_errors=False,

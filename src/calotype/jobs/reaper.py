@@ -12,8 +12,7 @@ from typing import Final
 import structlog
 from dbos import DBOS, DBOSClient
 
-from calotype.db.engine import Database, now_ms
-from calotype.db.migrate import dbos_url
+from calotype.db.engine import Database, database_url, now_ms
 from calotype.errors import JobInterrupted
 from calotype.jobs import sql
 from calotype.jobs.engine import APPLICATION
@@ -52,7 +51,7 @@ class Reaper:
         self.worker = worker
         self.sweeps = sweeps
         self._client = DBOSClient(
-            system_database_url=dbos_url(settings),
+            system_database_url=database_url(settings),
             application_name=APPLICATION,
             lazy=True,
             retry_connection_errors=False,

@@ -18,8 +18,7 @@ from typing import IO, Final
 import structlog
 from dbos import DBOS, DBOSConfig
 
-from calotype.db.engine import Database, now_ms
-from calotype.db.migrate import dbos_url
+from calotype.db.engine import Database, database_url, now_ms
 from calotype.errors import CalotypeError
 from calotype.jobs import sql
 from calotype.jobs.engine import APPLICATION, APPLICATION_VERSION, WORKFLOW
@@ -93,7 +92,7 @@ def run_worker(settings: Settings, db: Database, performer: Performer, reaper: R
 def _launch(settings: Settings, performer: Performer) -> None:
     config: DBOSConfig = {
         "name": APPLICATION,
-        "system_database_url": dbos_url(settings),
+        "system_database_url": database_url(settings),
         "executor_id": performer.worker,
         "application_version": APPLICATION_VERSION,
         "run_migrations": False,

@@ -7,9 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from calotype import VERSION
-from calotype.db.engine import now_ms
-from calotype.db.migrate import head
-from calotype.errors import CalotypeError
+from calotype.db.engine import CURRENT_REVISION, now_ms
+from calotype.db.schema import REVISION
+from calotype.errors import CalotypeError, Unavailable
 from calotype.jobs import sql
 from calotype.web.request import app_of, json
 from calotype.web.route import Route
@@ -25,6 +25,8 @@ async def ready(request: Request) -> Response:
     app = app_of(request)
 
     def work(c: Connection) -> int:
+        if c.execute(CURRENT_REVISION).scalar_one_or_none() != REVISION:
+            raise Unavailable("the database has another schema than this code wants: run calotype migrate")
         since = now_ms() - int(app.settings.jobs.dead_after_s * 1000)
         return int(c.execute(sql.COUNT_LIVE, {"since": since}).scalar_one())
 
@@ -33,7 +35,7 @@ async def ready(request: Request) -> Response:
     except CalotypeError as error:
         body = {"status": "unavailable", "reason": error.message}
         return json(body, status=HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "5"})
-    return json({"status": "ok", "version": VERSION, "schema": head(), "workers": workers})
+    return json({"status": "ok", "version": VERSION, "schema": REVISION, "workers": workers})
 
 
 ROUTES = [

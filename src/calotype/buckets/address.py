@@ -19,6 +19,7 @@ NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 LIKE_AN_ADDRESS: Final = re.compile(r"[0-9]+(\.[0-9]+){3}")
 MOST_KEY_BYTES: Final = 1024
 MOST_SEGMENT_BYTES: Final = 255  # of a file name, on every file system that matters
+MOST_SEGMENTS: Final = 32  # folders are gone down one by one, also for every object of a listing
 TEMPORARY: Final = ".calotype-tmp"  # the folder in a bucket's folder where objects arrive; never a part of a key
 # Control characters, halves of surrogate pairs, line and paragraph separators.
 REFUSED: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -53,7 +54,7 @@ def bucket_name(text: str) -> BucketName:
 def object_key(text: str) -> ObjectKey:
     """Raises `EmptyObjectKey`, `ObjectKeyTooLong`, `InvalidObjectKey`.
 
-    A key is 1 to 1024 bytes of UTF-8; between slashes it has 1 to 255 bytes, and neither `.` nor `..`.
+    A key is 1 to 1024 bytes of UTF-8 with at most 31 slashes; between them it has 1 to 255 bytes, neither `.` nor `..`.
     """
     if not text:
         raise EmptyObjectKey("the key of the object is empty")
@@ -61,13 +62,16 @@ def object_key(text: str) -> ObjectKey:
         raise InvalidObjectKey("a key has no control characters, no line separators and no backslash")
     if len(text.encode()) > MOST_KEY_BYTES:
         raise ObjectKeyTooLong(f"a key has at most {MOST_KEY_BYTES} bytes of UTF-8")
-    for segment in text.split("/"):
+    segments = text.split("/")
+    if len(segments) > MOST_SEGMENTS:
+        raise InvalidObjectKey(f"a key has at most {MOST_SEGMENTS} parts between slashes")
+    for segment in segments:
         if not segment:
             raise InvalidObjectKey("a key does not begin or end with '/', nor has it '//'")
         if segment in (".", ".."):
             raise InvalidObjectKey("a key has no part that is '.' or '..'")
         if len(segment.encode()) > MOST_SEGMENT_BYTES:
             raise ObjectKeyTooLong(f"a part of a key between slashes has at most {MOST_SEGMENT_BYTES} bytes of UTF-8")
-    if text.partition("/")[0] == TEMPORARY:
+    if segments[0] == TEMPORARY:
         raise InvalidObjectKey(f"a key does not begin with {TEMPORARY}")
     return ObjectKey(text)

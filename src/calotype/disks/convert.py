@@ -102,7 +102,7 @@ class Converter:
         `virtual_size` (bytes) is what the gate found; time and room are limited by it. `progress` gets 0.0 to 1.0.
         On any failure the caller removes `target`; it is not synced to the disk. Raises `ConversionFailed`, `NoSpace`.
         """
-        kind = TARGETS[target_kind]
+        kind, seen = TARGETS[target_kind], _Progress(progress)
         if kind.format is DiskFormat.VHD and virtual_size > LARGEST_VHD:
             raise ConversionFailed(f"a VHD image holds at most {LARGEST_VHD} bytes; the disk has {virtual_size}")
         image = await asyncio.to_thread(_image, source, source_format, 0)
@@ -113,11 +113,11 @@ class Converter:
             read_only=[source],
             writable=target,
             limits=_limits(virtual_size),
-            progress=progress,
+            progress=seen,
         )
         if result.status != 0:
-            raise _failure(result, "the image could not be converted")
-        progress(1.0)
+            raise failure(result, "the image could not be converted")
+        seen.reached(1.0)
 
     async def compare(
         self,
@@ -133,6 +133,7 @@ class Converter:
 
         Raises `VerificationFailed` if not, `ConversionFailed` if one of them cannot be read.
         """
+        seen = _Progress(progress)
         images = [
             await asyncio.to_thread(_image, one, one_format, 0),
             await asyncio.to_thread(_image, other, other_format, 1),
@@ -142,10 +143,10 @@ class Converter:
             read_only=[one, other],
             writable=None,
             limits=_limits(virtual_size),
-            progress=progress,
+            progress=seen,
         )
         if result.status not in (COMPARE_EQUAL, COMPARE_DIFFERENT):
-            raise _failure(result, "the result could not be compared with the image")
+            raise failure(result, "the result could not be compared with the image")
         said = result.stdout + result.stderr
         if result.status == COMPARE_DIFFERENT:
             place = re.search(rb"at offset (\d+)", said)
@@ -153,7 +154,7 @@ class Converter:
             raise VerificationFailed(f"the result does not hold the same bytes as the image{where}")
         if b"size mismatch" in said:
             raise VerificationFailed("the result does not have the same virtual size as the image")
-        progress(1.0)
+        seen.reached(1.0)
 
     async def check(self, path: Path, format_: DiskFormat) -> None:
         """Return if qemu-img finds the image's tables consistent; at once for a format without such a check.
@@ -171,7 +172,7 @@ class Converter:
             return
         if result.status == CHECK_CORRUPT:
             raise TruncatedDisk(f"the tables of the image are damaged: {told(result.stderr or result.stdout)}")
-        raise _failure(result, "the image could not be checked")
+        raise failure(result, "the image could not be checked")
 
     async def _qemu_img(
         self,
@@ -180,7 +181,7 @@ class Converter:
         read_only: list[Path],
         writable: Path | None,
         limits: Limits,
-        progress: Callable[[float], None] | None,
+        progress: "_Progress | None",
     ) -> Result:
         try:
             return await self._sandbox.run(
@@ -188,7 +189,7 @@ class Converter:
                 read_only=read_only,
                 writable=writable,
                 limits=limits,
-                on_output=None if progress is None else _Progress(progress),
+                on_output=progress,
             )
         except TimeoutError:
             raise ConversionFailed(f"qemu-img took longer than {limits.wall_s:.0f} s") from None
@@ -207,10 +208,12 @@ class _Progress:
         self._rest = text[-32:]
         found = _PROGRESS.findall(text)
         if found:
-            done = min(float(found[-1]) / 100, 1.0)
-            if done > self._told:
-                self._told = done
-                self._tell(done)
+            self.reached(min(float(found[-1]) / 100, 1.0))
+
+    def reached(self, part: float) -> None:
+        if part > self._told:
+            self._told = part
+            self._tell(part)
 
 
 def told(words: bytes) -> str:
@@ -224,7 +227,7 @@ def told(words: bytes) -> str:
     return "".join(character if character.isprintable() else " " for character in text) or "no reason given"
 
 
-def _failure(result: Result, what: str) -> ConversionFailed | NoSpace:
+def failure(result: Result, what: str) -> ConversionFailed | NoSpace:
     said = result.stderr
     if b"No space left on device" in said or b"Disk quota exceeded" in said:
         return NoSpace("the disk of the service is full")
@@ -248,15 +251,13 @@ def _limits(virtual_size: int) -> Limits:
 
 def _image(path: Path, format_: DiskFormat, number: int) -> str:
     """How qemu-img is told of an input: its driver, its name inside the sandbox, and no way to another file."""
-    options: dict[str, object] = {
-        "driver": DRIVERS[format_],
-        "read-only": True,
-        "file": {"driver": "file", "filename": inside(number)},
-    }
+    options: dict[str, object] = {"driver": DRIVERS[format_], "read-only": True}
     if format_ in WITH_BACKING:
         options["backing"] = None
     if format_ is DiskFormat.VHD:
         options["force_size_calc"] = "chs" if _vhd_footer(path).by_geometry else "current_size"
+    # The file comes last: `told` finds the end of the whole by its two braces.
+    options["file"] = {"driver": "file", "filename": inside(number)}
     return "json:" + msgspec.json.encode(options).decode()
 
 

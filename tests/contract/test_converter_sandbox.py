@@ -1,0 +1,284 @@
+"""What a child of the sandbox can and cannot do. Real processes; no shell but where a child is one."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from calotype.disks.sandbox import KEPT_BYTES, OUT_FILE, OUT_FOLDER, Limits, Result, Sandbox, inside
+from calotype.errors import SandboxUnavailable
+
+LIMITS: Final = Limits(memory_bytes=1024**3, cpu_s=20, file_bytes=1024**2, wall_s=30)
+
+
+@pytest.fixture(scope="module")
+def isolated() -> Sandbox:
+    found = Sandbox.detect(required=False)
+    if not found.isolated:
+        pytest.skip("this host does not allow user namespaces")
+    return found
+
+
+@pytest.fixture(scope="module", params=["bubblewrap", "limits"])
+def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    return Sandbox(bubblewrap=[]) if request.param == "limits" else Sandbox.detect(required=False)
+
+
+async def said(sandbox: Sandbox, *argv: str, **options: object) -> Result:
+    return await sandbox.run(argv, limits=LIMITS, **options)  # type: ignore[arg-type] # a test's keywords
+
+
+# --- with bubblewrap --------------------------------------------------------------------------------------------------
+
+
+async def test_no_file_of_the_host_is_there(isolated: Sandbox, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s")
+
+    for path in (str(secret), "/etc/passwd", "/root", "/home", "/var", "/proc", "/sys", "/tmp"):
+        assert (await said(isolated, "test", "!", "-e", path)).status == 0, path
+
+
+async def test_nothing_but_the_writable_place_can_be_written(isolated: Sandbox, tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.write_text("given")
+    target.touch()
+
+    for path in (inside(0), "/usr/bin/x", "/x", "/in/x", "/out/x"):
+        assert (await said(isolated, "cp", "/usr/bin/true", path, read_only=[source], writable=target)).status != 0
+    await said(isolated, "cp", inside(0), OUT_FILE, read_only=[source], writable=target)
+
+    assert source.read_text() == "given"
+    assert target.read_text() == "given"
+
+
+async def test_there_is_no_network(isolated: Sandbox) -> None:
+    """A socket of this host's own: the loopback inside is another one."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = server.getsockname()
+        with socket.create_connection(address, 5):
+            pass
+        result = await said(isolated, "/usr/bin/perl", "-MIO::Socket::INET", "-e", perl_connect(address[1]))
+
+    assert result.status != 0
+    assert b"refused" in result.stderr or b"unreachable" in result.stderr, result.stderr
+
+
+def perl_connect(port: int) -> str:
+    return f'IO::Socket::INET->new(PeerAddr => "127.0.0.1:{port}", Timeout => 5) or die "$!"'
+
+
+async def test_no_user_namespace_can_be_made_inside(isolated: Sandbox) -> None:
+    if isolated.describe()["user_namespaces"] != "off":
+        pytest.skip("this bubblewrap cannot forbid them")
+
+    assert (await said(isolated, "unshare", "--user", "true")).status != 0
+
+
+async def test_a_child_has_no_capabilities(isolated: Sandbox) -> None:
+    result = await said(isolated, "setpriv", "--dump")
+
+    assert b"Capability bounding set: [none]" in result.stdout
+    assert b"no_new_privs: 1" in result.stdout
+
+
+async def test_a_folder_can_be_the_writable_place(sandbox: Sandbox, tmp_path: Path) -> None:
+    result = await said(sandbox, "cp", "/usr/bin/true", f"{OUT_FOLDER}/made", writable=tmp_path)
+
+    assert result.status == 0, result.stderr
+    assert (tmp_path / "made").stat().st_size > 0
+
+
+# --- in both ----------------------------------------------------------------------------------------------------------
+
+
+async def test_inputs_are_found_by_their_numbers(sandbox: Sandbox, tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"in, put {number}").write_text(f"{number};")
+    paths = [tmp_path / f"in, put {number}" for number in range(12)]
+
+    result = await said(sandbox, "cat", inside(0), inside(1), inside(10), inside(11), read_only=paths)
+
+    assert result.stdout == b"0;1;10;11;"
+
+
+async def test_the_environment_is_not_the_services(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALOTYPE_DATABASE", "postgresql://secret")
+
+    result = await said(sandbox, "env")
+
+    assert b"CALOTYPE" not in result.stdout
+    assert b"PATH=" in result.stdout
+
+
+async def test_open_files_of_the_service_are_not_inherited(sandbox: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "open"
+    path.write_text("secret")
+    descriptor = os.open(path, os.O_RDONLY)
+    os.set_inheritable(descriptor, True)
+    try:
+        result = await said(sandbox, "cat", f"/dev/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+    assert result.status != 0
+    assert b"secret" not in result.stdout
+
+
+async def test_a_file_cannot_grow_above_its_limit(sandbox: Sandbox, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.touch()
+
+    result = await said(sandbox, "dd", "if=/dev/zero", f"of={OUT_FILE}", "bs=64k", "count=100", writable=target)
+
+    assert result.status != 0
+    assert target.stat().st_size <= LIMITS.file_bytes
+
+
+async def test_memory_is_limited(sandbox: Sandbox) -> None:
+    result = await said(sandbox, "dd", "if=/dev/zero", "of=/dev/null", "bs=2G", "count=1")
+
+    assert result.status != 0
+    assert b"memory" in result.stderr
+
+
+async def test_processor_time_is_limited(sandbox: Sandbox) -> None:
+    limits = Limits(memory_bytes=1024**3, cpu_s=1, file_bytes=1, wall_s=60)
+
+    result = await sandbox.run(["sha512sum", "/dev/zero"], limits=limits)
+
+    assert result.status in (-signal.SIGKILL, -signal.SIGXCPU, 128 + signal.SIGKILL, 128 + signal.SIGXCPU)
+
+
+async def test_wall_clock_time_is_limited(sandbox: Sandbox) -> None:
+    limits = Limits(memory_bytes=1024**3, cpu_s=20, file_bytes=1, wall_s=0.2)
+
+    with pytest.raises(TimeoutError):
+        await sandbox.run(["sleep", "60"], limits=limits)
+
+
+async def test_of_much_output_the_end_is_kept(sandbox: Sandbox) -> None:
+    pieces: list[int] = []
+
+    result = await said(sandbox, "seq", "1", "200000", on_output=lambda piece: pieces.append(len(piece)))
+
+    assert len(result.stdout) == KEPT_BYTES
+    assert result.stdout.endswith(b"\n200000\n")
+    assert sum(pieces) > 10 * KEPT_BYTES
+
+
+async def test_a_program_that_is_not_there_fails_and_says_so(sandbox: Sandbox) -> None:
+    result = await said(sandbox, "no-such-program")
+
+    assert result.status != 0
+    assert b"no-such-program" in result.stderr
+
+
+async def test_a_child_and_its_children_end_with_a_cancelled_task(sandbox: Sandbox, tmp_path: Path) -> None:
+    """`timeout` starts a child of its own, which holds the writable file open."""
+    target, started = tmp_path / "target", asyncio.Event()
+    target.touch()
+    script = f"exec 3>>{OUT_FILE}; echo started; sleep 600 & wait"
+    task = asyncio.create_task(said(sandbox, "sh", "-c", script, writable=target, on_output=lambda _: started.set()))
+    await started.wait()
+    assert holders(target)
+
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert holders(target) == []
+
+
+def holders(path: Path) -> list[str]:
+    wanted = (path.stat().st_dev, path.stat().st_ino)
+    found = []
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            state = link.stat()
+        except OSError:
+            continue
+        if (state.st_dev, state.st_ino) == wanted:
+            found.append(str(link))
+    return found
+
+
+PARENT: Final = """
+import asyncio, sys
+from pathlib import Path
+from calotype.disks.sandbox import Limits, Sandbox
+
+limits = Limits(memory_bytes=1024**3, cpu_s=20, file_bytes=1024**2, wall_s=600)
+sandbox = Sandbox(bubblewrap=[]) if sys.argv[1] == "limits" else Sandbox.detect(required=True)
+asyncio.run(sandbox.run(
+    ["sh", "-c", "exec 3>>/out/disk; echo started; exec sleep 600"],
+    writable=Path(sys.argv[2]), limits=limits, on_output=lambda _: print("started", flush=True),
+))
+"""
+
+
+@pytest.mark.parametrize("layer", ["bubblewrap", "limits"])
+async def test_a_child_ends_when_the_worker_is_killed(layer: str, tmp_path: Path) -> None:
+    if layer == "bubblewrap" and not Sandbox.detect(required=False).isolated:
+        pytest.skip("this host does not allow user namespaces")
+    target = tmp_path / "target"
+    target.touch()
+    worker = subprocess.Popen(  # noqa: ASYNC220 - it is to be killed, not awaited
+        [sys.executable, "-c", PARENT, layer, str(target)], stdout=subprocess.PIPE
+    )
+    assert worker.stdout is not None
+    assert worker.stdout.readline() == b"started\n"
+    assert holders(target)
+
+    worker.kill()
+    worker.wait()
+    worker.stdout.close()
+
+    async with asyncio.timeout(10):
+        while holders(target):  # noqa: ASYNC110 - what is waited for is another process's end
+            await asyncio.sleep(0.02)
+
+
+# --- at start ---------------------------------------------------------------------------------------------------------
+
+
+def test_without_bubblewrap_the_start_goes_on_or_stops_as_the_setting_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    found = Sandbox.detect(required=False)
+
+    assert not found.isolated
+    assert found.describe()["network"] == "as the service"
+    assert "bubblewrap" in str(found.describe()["missing"])
+    with pytest.raises(SandboxUnavailable, match="bubblewrap"):
+        Sandbox.detect(required=True)
+
+
+def test_a_bubblewrap_that_fails_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that forbids user namespaces."""
+    fake = tmp_path / "bwrap"
+    fake.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    found = Sandbox.detect(required=False)
+
+    assert not found.isolated
+    assert "No permissions" in str(found.describe()["missing"])
+
+
+def test_a_bubblewrap_that_hides_nothing_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = tmp_path / "bwrap"
+    fake.write_text('#!/bin/sh\nwhile [ "$1" != prlimit ]; do shift; done\nexec "$@"\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    assert not Sandbox.detect(required=False).isolated

@@ -39,6 +39,8 @@ class Lifecycle:
 
         Raises `ImageNotFound`, for foreign, deleted and malformed ids alike.
         """
+        if not attributes.IMAGE_ID.fullmatch(image_id):
+            raise ImageNotFound(image_id)
         project_id = caller.project_id or ""
         image = sql.visible_image(connection, image_id.lower(), project_id, is_admin=caller.is_admin)
         if image is None:

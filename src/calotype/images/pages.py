@@ -13,6 +13,7 @@ from sqlalchemy import Connection, text
 from calotype.errors import BadFilter
 from calotype.identity.model import Caller
 from calotype.images import sql
+from calotype.images.attributes import IMAGE_ID
 from calotype.images.model import Image, ImageQuery, Page, TimeFilter, Visibility
 
 COLUMN: Final[Mapping[str, str]] = {
@@ -104,7 +105,7 @@ def _order(query: ImageQuery) -> list[tuple[str, str]]:
 
 def _marker(connection: Connection, caller: Caller, marker: str) -> Image:
     """The image that the page before ended with. Its tombstone will do: it may be deleted while a client pages."""
-    image = sql.image(connection, marker.lower())
+    image = sql.image(connection, marker.lower()) if IMAGE_ID.fullmatch(marker) else None
     if image is not None and image.deleted_at is None:
         project_id = caller.project_id or ""
         image = sql.visible_image(connection, image.id, project_id, is_admin=caller.is_admin)

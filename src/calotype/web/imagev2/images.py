@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from calotype.errors import MalformedBody, UnsupportedMedia
 from calotype.images import attributes, patch
+from calotype.images.attributes import LONGEST
 from calotype.images.model import DEFAULT_OS_VERSION, ImageCreate, ImageId, Visibility
 from calotype.images.os_versions import find
 from calotype.images.query import parse
@@ -28,7 +29,7 @@ async def create_image(request: Request) -> Response:
     app = app_of(request)
     spec = created_from(document, app.settings.images, is_admin=caller(request).is_admin)
     owner = document.get("owner")
-    if owner is not None and not isinstance(owner, str):
+    if owner is not None and not (isinstance(owner, str) and owner.isprintable() and len(owner) <= LONGEST):
         raise MalformedBody("owner: wants the id of a project")
     image = await app.images.create(caller(request), spec, project_id=owner)
     location = f"{base_url(request)}/v2/images/{image.id}"

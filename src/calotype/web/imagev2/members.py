@@ -5,7 +5,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from calotype.errors import MalformedBody
+from calotype.errors import MalformedBody, MemberNotFound
 from calotype.images.attributes import LONGEST
 from calotype.images.model import MemberStatus
 from calotype.images.view import member_view
@@ -18,7 +18,7 @@ ONE: Final = "/v2/images/{image_id}/members/{member_id}"
 
 async def add_member(request: Request) -> Response:
     member_id = (await body(request, dict[str, Any])).get("member")
-    if not isinstance(member_id, str) or not 0 < len(member_id) <= LONGEST or not member_id.isprintable():
+    if not isinstance(member_id, str) or not _is_id(member_id):
         raise MalformedBody("member: wants the id of a project")
     member = await app_of(request).images.add_member(caller(request), request.path_params["image_id"], member_id)
     return json(member_view(member))
@@ -30,25 +30,34 @@ async def list_members(request: Request) -> Response:
 
 
 async def show_member(request: Request) -> Response:
-    params = request.path_params
-    member = await app_of(request).images.member(caller(request), params["image_id"], params["member_id"])
+    member = await app_of(request).images.member(caller(request), *_named(request))
     return json(member_view(member))
 
 
 async def update_member(request: Request) -> Response:
-    params = request.path_params
     given = (await body(request, dict[str, Any])).get("status")
     if given not in tuple(MemberStatus):
         raise MalformedBody(f"status: wants one of {', '.join(MemberStatus)}")
     images = app_of(request).images
-    member = await images.answer_offer(caller(request), params["image_id"], params["member_id"], MemberStatus(given))
+    member = await images.answer_offer(caller(request), *_named(request), MemberStatus(given))
     return json(member_view(member))
 
 
 async def remove_member(request: Request) -> Response:
-    params = request.path_params
-    await app_of(request).images.remove_member(caller(request), params["image_id"], params["member_id"])
+    await app_of(request).images.remove_member(caller(request), *_named(request))
     return Response(status_code=204)
+
+
+def _named(request: Request) -> tuple[str, str]:
+    """The image and the project of the path. Raises `MemberNotFound` for what no project's id can be."""
+    member_id = request.path_params["member_id"]
+    if not _is_id(member_id):
+        raise MemberNotFound(member_id[:LONGEST])
+    return request.path_params["image_id"], member_id
+
+
+def _is_id(text: str) -> bool:
+    return 0 < len(text) <= LONGEST and text.isprintable()
 
 
 def _route(method: str, path: str, handler: Any, permission: str, summary: str, status: int = 200) -> Route:

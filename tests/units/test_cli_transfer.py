@@ -208,7 +208,7 @@ def test_a_refused_download_leaves_nothing_and_tells_the_services_words(
     ("body", "code", "message"),
     [
         (b'{"error": {"code": "IMG.0057", "message": "Bad.", "detail": "no b:k"}}', "IMG.0057", "Bad. (no b:k)"),
-        (b'{"error": {"code": 409, "message": "taken", "title": "Conflict"}}', "409", "taken"),
+        (b'{"error": {"code": 409, "message": "taken", "title": "Conflict"}}', "http_409", "taken"),
         (b'{"error_msg": "bad token", "error_code": "APIGW.0301", "request_id": ""}', "APIGW.0301", "bad token"),
         (b"<html>proxy</html>", "http_409", "HTTP 409 Conflict"),
         (b"", "http_409", "HTTP 409 Conflict"),

@@ -304,8 +304,16 @@ def _how_to_go_on(data: Path | None) -> None:
     folder = data or Path("data")
     show.say("")
     show.say("To keep a service running:" if data is None else "To go on with this one:")
-    show.say(f"  calotype serve --data-dir {folder}")
+    program = "calotype" if shutil.which("calotype") else _shortest(Path(sys.executable).with_name("calotype"))
+    show.say(f"  {program} serve --data-dir {folder}")
     show.say("and in another terminal, with calotype or any OpenStack client:")
     show.say(f"  export OS_CLIENT_CONFIG_FILE={folder}/clouds.yaml OS_CLOUD=calotype-demo")
-    show.say("  calotype bucket create disks && calotype bucket put FILE disks:FILE")
-    show.say("  calotype image create --from disks:FILE --name NAME --wait")
+    show.say(f"  {program} bucket create disks")
+    show.say(f"  {program} bucket put FILE disks:FILE")
+    show.say(f"  {program} image create --from disks:FILE --name NAME --wait")
+
+
+def _shortest(path: Path) -> str:
+    """The path as a person here would type it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)

@@ -163,7 +163,8 @@ def refusal(response: "httpx.Response") -> Failure:
             code, message = error.get("code"), error.get("message")
             if error.get("detail") and error["detail"] != message:
                 message = f"{message} ({error['detail']})"
-            return Failure(str(code or f"http_{status}"), str(message or response.reason_phrase), status=status)
+            name = code if isinstance(code, str) else f"http_{status}"  # the Image API has the status for a code
+            return Failure(name, str(message or response.reason_phrase), status=status)
         if "error_code" in document:
             return Failure(str(document["error_code"]), str(document.get("error_msg", "")), status=status)
     return Failure(f"http_{status}", f"HTTP {status} {response.reason_phrase}", status=status)
@@ -247,6 +248,8 @@ def _told(where: str) -> Iterator[None]:
     except (keystone.MissingRequiredOptions, keystone.NoMatchingPlugin, keystone.OptionError, SDKException) as error:
         raise _no_cloud(error) from error
     except keystone.ClientException as error:
+        if "Unable to establish connection" in str(error):  # within the words of a DiscoveryFailure
+            raise _unreachable(where, error) from error
         raise Failure("identity_failed", f"{where}: {_short(error)}") from error
 
 

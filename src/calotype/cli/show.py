@@ -28,12 +28,12 @@ def _escaped(character: str) -> str:
 
 def document(value: Any) -> None:
     """JSON on stdout."""
-    print(json.dumps(value, indent=2))  # noqa: T201 - printing is what this module is for
+    print(json.dumps(value, indent=2), flush=True)  # noqa: T201 - printing is what this module is for
 
 
 def line(text: str) -> None:
     """One line of data, on stdout."""
-    print(printable(text))  # noqa: T201
+    print(printable(text), flush=True)  # noqa: T201
 
 
 def say(text: str) -> None:
@@ -51,7 +51,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=None, pad_edge=False, padding=(0, 2), show_edge=False, header_style="bold")
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False, header_style="bold")
     for column in columns:
         grid.add_column(Text(column), overflow="fold", justify="right" if column in RIGHT else "left")
     for row in rows:
@@ -67,7 +67,7 @@ def facts(pairs: Mapping[str, object]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=None, pad_edge=False, padding=(0, 2), show_header=False, show_edge=False)
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False, show_edge=False)
     grid.add_column(no_wrap=True, style="bold")
     grid.add_column(overflow="fold")
     for name, value in pairs.items():
@@ -83,7 +83,7 @@ def _print(grid: Any) -> None:
     with console.capture() as captured:
         console.print(grid)
     for line in captured.get().splitlines():
-        print(line.rstrip())  # noqa: T201
+        print(line.rstrip(), flush=True)  # noqa: T201
 
 
 def size(count: float | None) -> str:

@@ -6,6 +6,7 @@ with its name and what is allowed. Sizes and durations carry their unit in the n
 """
 
 import os
+import re
 import tomllib
 import typing
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 PREFIX: Final = "CALOTYPE_"
+BUCKET_NAME: Final = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 # Read by other parts than Settings: which file to read, and secrets that only the first start needs.
 OTHER_VARIABLES: Final = frozenset({"CALOTYPE_CONFIG", "CALOTYPE_ADMIN_PASSWORD", "CALOTYPE_DEMO_PASSWORD"})
 
@@ -32,14 +34,14 @@ class WrongSetting(Exception):
 
 class Http(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"  # address to listen on
-    port: Port = 9292
+    port: Port = 9292  # port to listen on
     processes: CountOrNone = 0  # API processes; 0: one a core, at most 4
     url: str = ""  # how clients reach the service, e.g. https://images.example.test; empty: http://host:port
     buffer_budget_bytes: Bytes = 256 * 1024 * 1024  # memory that all uploads of one API process share
 
 
 class IdentitySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    token_lifetime_s: Annotated[int, Meta(ge=60, le=30 * 86400)] = 86400
+    token_lifetime_s: Annotated[int, Meta(ge=60, le=30 * 86400)] = 86400  # how long a token is valid
     revocation_refresh_s: Annotated[float, Meta(gt=0, le=60)] = 5.0  # how old the known revocations may be
 
 
@@ -48,9 +50,9 @@ class JobSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     copies_per_project: Count = 5  # open copy jobs, at once (IMG.0060)
     slots: CountOrNone = 0  # jobs that a worker converts at once; 0: one a core
     attempts: Count = 20  # how often a job is begun anew after its worker died
-    heartbeat_s: Seconds = 5.0
+    heartbeat_s: Seconds = 5.0  # how often a worker says that it lives
     dead_after_s: Seconds = 30.0  # a worker that is silent for so long is dead
-    poll_s: Seconds = 0.1  # how often a worker looks for new jobs
+    poll_s: Seconds = 0.2  # how often a worker looks for new jobs
     retention_days: Count = 30  # how long a finished job can be read
     drain_s: Seconds = 30.0  # how long a stopping worker waits for the steps under way
 
@@ -61,9 +63,9 @@ class ImageSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     virtual_bytes_per_image: Bytes = 2 * 1024**4  # the largest virtual disk
     file_bytes: Bytes = 128 * 1024**3  # the largest file, uploaded or imported
     export_bytes: Bytes = 128 * 1024**3  # the largest image that is exported or copied
-    tags: Count = 10
-    properties: Count = 128
-    hash_algorithm: Literal["sha512", "sha256"] = "sha512"
+    tags: Count = 10  # of one image (IMG.0116)
+    properties: Count = 128  # that an owner sets on one image
+    hash_algorithm: Literal["sha512", "sha256"] = "sha512"  # of os_hash_value, for images that come from now on
     upload_idle_s: Seconds = 60.0  # an upload that brings no byte for so long is ended
     check_uploads: Literal["enforce", "warn"] = "enforce"  # whether disk_format must be what the bytes are
 
@@ -83,17 +85,17 @@ class ImsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 class BucketMapping(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A folder of the host that one project, or every project, sees as a bucket."""
 
-    folder: str
+    folder: str  # absolute path of the folder
     project: str = ""  # name or id of the project; empty: every project
-    read_only: bool = True
+    read_only: bool = True  # whether objects cannot be written or deleted through the service
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     data_dir: str = "data"  # everything the service keeps
     database: str = ""  # URL of a PostgreSQL database, postgresql://…; empty: SQLite in data_dir
-    region: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "RegionOne"
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["auto", "json", "text"] = "auto"
+    region: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "RegionOne"  # its name in the catalog
+    log_level: Literal["debug", "info", "warning", "error"] = "info"  # the least that is logged
+    log_format: Literal["auto", "json", "text"] = "auto"  # auto: text in a terminal, else JSON
     http: Http = Http()
     identity: IdentitySettings = IdentitySettings()
     jobs: JobSettings = JobSettings()
@@ -155,6 +157,8 @@ def load(environment: Mapping[str, str] | None = None, **overrides: object) -> S
         raise WrongSetting("database: wants a URL that begins with postgresql://, or nothing for SQLite")
     if settings.jobs.dead_after_s < 2 * settings.jobs.heartbeat_s:
         raise WrongSetting("jobs.dead_after_s: wants at least twice jobs.heartbeat_s")
+    for name, mapping in settings.buckets.items():
+        _check_mapping(name, mapping, settings.folder)
     return settings
 
 
@@ -178,6 +182,16 @@ def variables() -> dict[str, str]:
         elif field.name != "buckets":
             names[f"{PREFIX}{field.name}".upper()] = field.name
     return names
+
+
+def _check_mapping(name: str, mapping: BucketMapping, data_dir: Path) -> None:
+    if not re.fullmatch(BUCKET_NAME, name):
+        raise WrongSetting(f"buckets.{name}: wants a name of 3 to 63 of a-z, 0-9, '-' and '.'")
+    if not mapping.folder.startswith("/"):
+        raise WrongSetting(f"buckets.{name}.folder: wants an absolute path")
+    folder, data = Path(mapping.folder).resolve(), data_dir.resolve()
+    if folder.is_relative_to(data) or data.is_relative_to(folder):
+        raise WrongSetting(f"buckets.{name}.folder: wants a folder apart from data_dir, which holds everyone's images")
 
 
 def _merge(values: dict[str, Any], name: str, value: Any) -> None:

@@ -27,6 +27,7 @@ STEADY_AFTER_S: Final = 60.0  # a child that ran for so long is started again wi
 READY_WITHIN_S: Final = 60.0
 API_STOP_S: Final = 10.0
 LOOK_EVERY_S: Final = 0.1
+PASSWORDS: Final = ("CALOTYPE_ADMIN_PASSWORD", "CALOTYPE_DEMO_PASSWORD")  # of the first start; nobody else needs them
 
 
 class CannotStart(Exception):
@@ -78,6 +79,9 @@ class Child:
 def serve(settings: Settings, *, with_worker: bool, environment: Mapping[str, str], ready_message: str) -> int:
     """Run until SIGTERM or SIGINT; the exit status of the command. Raises `CannotStart`."""
     _check_port(settings)
+    if subprocess.run([sys.executable, "-m", "calotype.prepare"], env=dict(environment), check=False).returncode != 0:
+        raise CannotStart("the database could not be prepared; what is above says why")
+    environment = {name: value for name, value in environment.items() if name not in PASSWORDS}
     children = [Child("api", [sys.executable, "-m", "calotype.web.server"], environment)]
     if with_worker:
         children.append(Child("worker", [sys.executable, "-m", "calotype.cli", "worker"], environment))

@@ -27,22 +27,10 @@ def serve(data_dir: DataDir = None, host: Host = None, port: PortOption = None, 
     """
     settings = _settings(data_dir=data_dir, http={"host": host, "port": port})
     from calotype import logs, supervisor
-    from calotype.db.engine import Database, open_engine
-    from calotype.db.migrate import migrate as bring_up
-    from calotype.identity.bootstrap import bootstrap
 
     logs.configure(settings)
-    settings.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    bring_up(settings)
-    db = Database(open_engine(settings))
-    try:
-        bootstrap(db, settings, os.environ)
-    finally:
-        db.close()
     # The children read the same file and environment; what the command line said goes to them by the environment.
     environment = {**os.environ, **_as_environment(data_dir=settings.data_dir, host=host, port=port)}
-    environment.pop("CALOTYPE_ADMIN_PASSWORD", None)
-    environment.pop("CALOTYPE_DEMO_PASSWORD", None)
     try:
         status = supervisor.serve(
             settings, with_worker=not no_worker, environment=environment, ready_message=_ready_message(settings)
@@ -113,7 +101,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def _settings(**overrides: object) -> Settings:
     try:
-        return load(**overrides)
+        return load(None, **overrides)
     except (WrongSetting, tomllib.TOMLDecodeError) as error:
         _refuse(str(error))
 

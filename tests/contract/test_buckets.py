@@ -34,7 +34,7 @@ from calotype.errors import (
     UploadCut,
 )
 from calotype.identity.model import Caller
-from calotype.settings import BucketMapping, Settings, WrongSetting
+from calotype.settings import BucketMapping, Settings
 from tests.contract.catalogue import DATABASES, OTHER, OWNER, caller, opened
 
 EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
@@ -420,26 +420,6 @@ async def test_a_mapped_folder_that_is_missing_is_no_bucket(db: Database, tmp_pa
     with pytest.raises(BucketNotFound):
         await buckets.get(OURS, "shared")
     assert not (tmp_path / "unmounted").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "folder"),
-    [
-        ("Shared", "/srv"),
-        ("shared", "relative"),
-        ("shared", ""),
-        ("shared", "DATA"),
-        ("shared", "DATA/blobs"),
-        ("shared", "/"),
-    ],
-)
-async def test_a_wrong_mapping_stops_the_start_with_its_name(
-    db: Database, tmp_path: Path, name: str, folder: str
-) -> None:
-    mapping = BucketMapping(folder=folder.replace("DATA", str(tmp_path / "data")))
-
-    with pytest.raises(WrongSetting, match=rf"^buckets\.{name}"):
-        Buckets(db, Settings(data_dir=str(tmp_path / "data"), buckets={name: mapping}))
 
 
 # --- sweeping ---------------------------------------------------------------------------------------------------------

@@ -14,13 +14,15 @@ from calotype.errors import (
     ObjectKeyTooLong,
     SpaceInObjectKey,
 )
+from calotype.settings import BUCKET_NAME
 
-NAME: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+NAME: Final = re.compile(BUCKET_NAME)
 LIKE_AN_ADDRESS: Final = re.compile(r"[0-9]+(\.[0-9]+){3}")
 MOST_KEY_BYTES: Final = 1024
 MOST_SEGMENT_BYTES: Final = 255  # of a file name, on every file system that matters
 MOST_SEGMENTS: Final = 32  # folders are gone down one by one, also for every object of a listing
 TEMPORARY: Final = ".calotype-tmp"  # the folder in a bucket's folder where objects arrive; never a part of a key
+REPLACEMENT: Final = "\ufffd"  # what decoding makes of bytes that are no UTF-8: different ones would be one key
 # Control characters, halves of surrogate pairs, line and paragraph separators.
 REFUSED: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
@@ -58,6 +60,8 @@ def object_key(text: str) -> ObjectKey:
     """
     if not text:
         raise EmptyObjectKey("the key of the object is empty")
+    if REPLACEMENT in text:
+        raise InvalidObjectKey("a key is UTF-8, in a URL percent-encoded")
     if any(unicodedata.category(character) in REFUSED for character in text) or "\\" in text:
         raise InvalidObjectKey("a key has no control characters, no line separators and no backslash")
     if len(text.encode()) > MOST_KEY_BYTES:

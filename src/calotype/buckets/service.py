@@ -36,7 +36,7 @@ from calotype.errors import (
 )
 from calotype.identity.directory import project_named_in
 from calotype.identity.model import Caller, ProjectId
-from calotype.settings import BucketMapping, Settings, WrongSetting
+from calotype.settings import BucketMapping, Settings
 
 log = structlog.get_logger()
 
@@ -56,8 +56,6 @@ class Buckets:
         self.db = db
         self.settings = settings
         self._folder = settings.folder / "buckets"
-        for name, mapping in settings.buckets.items():
-            _check(name, mapping, settings.folder)
 
     # --- buckets ------------------------------------------------------------------------------------------------------
 
@@ -291,15 +289,3 @@ def _swept(folder: FolderStore) -> None:
     removed = folder.sweep_temporary(LEFT_AFTER_MS)
     if removed:
         log.info("bucket_temporary_swept", folder=folder.root.name, files=removed)
-
-
-def _check(name: str, mapping: BucketMapping, data_dir: Path) -> None:
-    try:
-        bucket_name(name)
-    except CalotypeError as error:
-        raise WrongSetting(f"buckets.{name}: {error}") from None
-    if not mapping.folder.startswith("/"):
-        raise WrongSetting(f"buckets.{name}.folder: wants an absolute path")
-    folder, data = Path(mapping.folder).resolve(), data_dir.resolve()
-    if folder.is_relative_to(data) or data.is_relative_to(folder):
-        raise WrongSetting(f"buckets.{name}.folder: wants a folder apart from data_dir, which holds everyone's images")

@@ -1,9 +1,9 @@
 """Child processes that see their inputs, one place to write to, and nothing else.
 
 With bubblewrap: no network, no file of the host but `/usr` and the inputs, no capabilities, no way to a new user
-namespace, processes of its own. Without it (a container that forbids user namespaces): limits of the kernel and death
-with the parent, and `describe` says so. In both: bounded memory, processor time, file size and wall-clock time, an
-empty environment, and output of which only the end is kept.
+namespace, few system calls, processes of its own. Without it (a container that forbids user namespaces): limits of the
+kernel and death with the parent, and `describe` says so. In both: bounded memory, processor time, file size and
+wall-clock time, an empty environment, and output of which only the end is kept.
 """
 
 import asyncio
@@ -19,13 +19,18 @@ from typing import Final, Self
 
 from msgspec import Struct
 
-from calotype.errors import (
-    SandboxUnavailable as SandboxUnavailable,
-)  # `detect` raises it: to be caught by its name here
+from calotype.disks.seccomp import filter_program
+from calotype.errors import SandboxUnavailable as SandboxUnavailable  # raised here, so known by this name, too
 
 OUT_FILE: Final = "/out/disk"  # what the writable file is called inside
 OUT_FOLDER: Final = "/out"
 NEEDED: Final = ("qemu-img of the package qemu-utils", "prlimit of util-linux", "setpriv of util-linux")
+CANDIDATES: Final = (
+    (("--unshare-user", "--disable-userns"), True),
+    (("--unshare-user", "--disable-userns"), False),
+    ((), True),
+    ((), False),
+)
 KEPT_BYTES: Final = 64 * 1024  # of each output
 READ_BYTES: Final = 64 * 1024
 ENVIRONMENT: Final = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "MALLOC_ARENA_MAX": "2"}
@@ -59,8 +64,9 @@ class Result(Struct, frozen=True, kw_only=True):
 class Sandbox:
     """Runs programs of `/usr`. Made by `detect`."""
 
-    def __init__(self, *, bubblewrap: Sequence[str], missing: str = "") -> None:
+    def __init__(self, *, bubblewrap: Sequence[str], filtered: bool = False, missing: str = "") -> None:
         self._bubblewrap = tuple(bubblewrap)  # the command's first words; empty: not to be used
+        self._filter = filter_program() if filtered else b""
         self._missing = missing
 
     @classmethod
@@ -75,9 +81,9 @@ class Sandbox:
                 raise SandboxUnavailable(f"not installed: {needed}")
         path = shutil.which("bwrap")
         missing = "bubblewrap is not installed; install the package bubblewrap"
-        # An old bubblewrap does not know --disable-userns.
-        for options in (["--unshare-user", "--disable-userns"], []) if path else ():
-            candidate = cls(bubblewrap=[str(path), "--unshare-all", *options])
+        # An old bubblewrap does not know --disable-userns, and a kernel may be built without filters.
+        for options, filtered in CANDIDATES if path else ():
+            candidate = cls(bubblewrap=[str(path), "--unshare-all", *options], filtered=filtered)
             missing = candidate._trouble()
             if not missing:
                 return candidate
@@ -96,6 +102,7 @@ class Sandbox:
             "bubblewrap": self.isolated,
             "network": "off" if self.isolated else "as the service",
             "files": "inputs only" if self.isolated else "as the service",
+            "system_calls": "filtered" if self._filter else "all",
             "user_namespaces": "off" if "--disable-userns" in self._bubblewrap else "as the host",
             "limits": True,
             "dies_with_worker": True,
@@ -118,9 +125,10 @@ class Sandbox:
         after `limits.wall_s`. When this returns or raises, also on cancellation, no process is left.
         """
         with ExitStack() as opened:
-            descriptors: tuple[int, ...] = ()
+            descriptors: tuple[int, ...]
             if self.isolated:
-                command = self._isolated(argv, read_only, writable, limits)
+                descriptors = tuple(opened.enter_context(_readable(self._filter)))
+                command = self._isolated(argv, read_only, writable, limits, descriptors)
             else:
                 names = opened.enter_context(_open_files(read_only, writable))
                 command, descriptors = self._limited(argv, names, limits), tuple(names.values())
@@ -137,7 +145,12 @@ class Sandbox:
             return await _watched(process, limits.wall_s, on_output)
 
     def _isolated(
-        self, argv: Sequence[str], read_only: Sequence[Path], writable: Path | None, limits: Limits
+        self,
+        argv: Sequence[str],
+        read_only: Sequence[Path],
+        writable: Path | None,
+        limits: Limits,
+        filters: Sequence[int],
     ) -> list[str]:
         mounts = ["--ro-bind", "/usr", "/usr", *_host_links(), "--dev", "/dev", "--dir", "/in"]
         mounts += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
@@ -152,6 +165,7 @@ class Sandbox:
             *("--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"),
             *environment,
             *mounts,
+            *(word for descriptor in filters for word in ("--seccomp", str(descriptor))),
             *("--remount-ro", "/", "--chdir", "/", "--"),
             # Counted within the new user namespace: outside, the service's own threads would count.
             *("prlimit", f"--nproc={limits.processes}", "--"),
@@ -168,9 +182,12 @@ class Sandbox:
     def _trouble(self) -> str:
         """Why bubblewrap does not work here; "" if it does, and a file of the host cannot be seen from inside."""
         limits = Limits(memory_bytes=1024**3, cpu_s=10, file_bytes=1024**2, wall_s=PROBE_S)
-        command = self._isolated(["test", "!", "-e", "/etc/passwd"], [], None, limits)
         try:
-            done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, timeout=PROBE_S, check=False)
+            with _readable(self._filter) as filters:
+                command = self._isolated(["test", "!", "-e", "/etc/passwd"], [], None, limits, filters)
+                done = subprocess.run(
+                    command, env=ENVIRONMENT, pass_fds=filters, capture_output=True, timeout=PROBE_S, check=False
+                )
         except (OSError, subprocess.TimeoutExpired) as error:
             return f"bubblewrap does not start: {error}"
         if done.returncode:
@@ -218,6 +235,21 @@ def _open_files(read_only: Sequence[Path], writable: Path | None) -> Iterator[di
     finally:
         for descriptor in names.values():
             os.close(descriptor)
+
+
+@contextmanager
+def _readable(program: bytes) -> Iterator[list[int]]:
+    """The filter as an open file that a child reads to its end; none if there is none."""
+    if not program:
+        yield []
+        return
+    descriptor = os.memfd_create("filter")
+    try:
+        os.write(descriptor, program)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield [descriptor]
+    finally:
+        os.close(descriptor)
 
 
 async def _watched(

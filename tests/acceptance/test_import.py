@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.service import Client, Service
+from tests.service import Client, Service, until
 
 # What qemu-img calls it and with which options -> what the file is called.
 MADE: Final = {
@@ -232,7 +233,7 @@ def test_a_bad_field_is_refused_with_its_code_and_changes_nothing(
         (b"\xff\xfe", "IMG.0001"),
         (b"[" * 5000, "IMG.0001"),
         (b'{"a":' * 200 + b"1" + b"}" * 200, "IMG.0001"),
-        (b'{"name": "n", "image_url": "b:k", "min_disk": 1e999}', "IMG.0055"),
+        (b'{"name": "n", "image_url": "b:k", "min_disk": 1e999}', "IMG.0001"),
         (b'{"name": "\\ud800", "image_url": "bbb:k", "min_disk": 1}', "IMG.0001"),
     ],
 )
@@ -240,7 +241,7 @@ def test_a_malformed_body_is_refused_by_every_call_that_wants_one(demo: Client, 
     unknown = "9a1d8a5e-3c0b-4b62-8d3f-77b0a7c6d111"
     answer = demo.http.post("/v2/cloudimages/action", content=raw)
 
-    assert (answer.status_code, answer.json()["error"]["code"]) in ((400, code), (400, "IMG.0003")), answer.text
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, code), answer.text
     for method, path in (("POST", "file"), ("POST", "copy"), ("PUT", "upload")):
         other = demo.http.request(method, f"/v1/cloudimages/{unknown}/{path}", content=raw)
         assert other.status_code in (400, 404), other.text
@@ -269,7 +270,6 @@ def test_an_unknown_image_id_is_404_with_its_code(
 def test_a_foreign_image_is_told_like_an_unknown_one(admin: Client, demo: Client, bucket: str, alpine: Path) -> None:
     demo.put_object(bucket, "alpine.qcow2", alpine)
     image_id = demo.succeeded(demo.import_image(f"{bucket}:alpine.qcow2", "mine"))["entities"]["image_id"]
-    with_other = demo.service.demo
     created = admin.http.post("/identity/v3/projects", json={"project": {"name": f"p{os.urandom(4).hex()}"}})
     assert created.status_code == 201
     project = created.json()["project"]
@@ -278,7 +278,6 @@ def test_a_foreign_image_is_told_like_an_unknown_one(admin: Client, demo: Client
     roles = admin.http.get("/identity/v3/roles", params={"name": "member"}).json()["roles"]
     granted = admin.http.put(f"/identity/v3/projects/{project['id']}/users/{user_id}/roles/{roles[0]['id']}")
     assert granted.status_code == 204
-    assert with_other is not None
 
     with Client(demo.service, project["name"], "a-long-password", project["name"]) as stranger:
         for path, body in (("copy", {"name": "n"}), ("file", {"bucket_url": "bbb:o", "file_format": "vmdk"})):
@@ -309,7 +308,7 @@ def broken(kind: str, alpine: Path, folder: Path) -> bytes:
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("truncated qcow2", "truncated|incomplete|past the end|ends|missing"),
+        ("truncated qcow2", "cut short"),
         ("qcow2 with a backing file", "backing file"),
         ("qcow2 with a data file", "data file"),
         ("vmdk of a host file", "extent|monolithicFlat|flat|descriptor"),
@@ -318,8 +317,6 @@ def broken(kind: str, alpine: Path, folder: Path) -> bytes:
 def test_a_file_that_must_not_be_opened_fails_the_job_with_its_reason_and_leaves_no_bytes(
     service: Service, demo: Client, bucket: str, alpine: Path, tmp_path: Path, kind: str, says: str
 ) -> None:
-    import re
-
     demo.put_object(bucket, "disk", broken(kind, alpine, tmp_path))
 
     job_id = demo.import_image(f"{bucket}:disk", "broken")
@@ -329,7 +326,7 @@ def test_a_file_that_must_not_be_opened_fails_the_job_with_its_reason_and_leaves
     assert re.search(says, job["fail_reason"], re.IGNORECASE), job["fail_reason"]
     assert list(job["entities"]) == ["image_name", "error_code", "error"]
     assert demo.http.get("/v2/images", params={"name": "broken"}).json()["images"] == []
-    assert not [name for name in service.files() if job_id in name]
+    until(lambda: not [name for name in service.files() if job_id in name], "the job's files to be gone")
 
 
 def test_a_disk_larger_than_min_disk_fails_the_job_and_says_how_large_it_must_be(

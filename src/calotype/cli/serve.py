@@ -36,7 +36,7 @@ def serve(data_dir: DataDir = None, host: Host = None, port: PortOption = None, 
             settings, with_worker=not no_worker, environment=environment, ready_message=_ready_message(settings)
         )
     except supervisor.CannotStart as error:
-        _refuse(str(error))
+        _refuse(str(error), status=1)
     raise typer.Exit(status)
 
 
@@ -106,9 +106,9 @@ def _settings(**overrides: object) -> Settings:
         _refuse(str(error))
 
 
-def _refuse(message: str) -> NoReturn:
+def _refuse(message: str, status: int = 2) -> NoReturn:
     sys.stderr.write(f"calotype: {message}\n")
-    raise typer.Exit(2)
+    raise typer.Exit(status)
 
 
 def _as_environment(*, data_dir: str, host: str | None, port: int | None) -> dict[str, str]:

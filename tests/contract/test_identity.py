@@ -281,6 +281,17 @@ async def test_a_revocation_is_known_at_once_here_and_elsewhere_after_a_refresh(
         elsewhere.authenticate(issued.wire)
 
 
+async def test_a_token_is_told_to_be_revoked_at_once_by_every_process(identity: Identity, elsewhere: Identity) -> None:
+    issued, mine = await log_in(identity, "demo"), await log_in(identity, "demo")
+    caller = elsewhere.authenticate(mine.wire)
+    assert await elsewhere.token_of(caller, issued.wire) == issued.token
+
+    await identity.revoke(caller, issued.wire)
+
+    with pytest.raises(IdentityNotFound):
+        await elsewhere.token_of(caller, issued.wire)
+
+
 async def test_keep_fresh_honours_what_others_revoke_and_survives_a_database_that_is_away(
     db: Database, settings: Settings, identity: Identity
 ) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from calotype.errors import CalotypeError, Invalid, MalformedBody, Unauthenticated
 from calotype.identity import clouds
 from calotype.identity.catalog import catalog
-from calotype.identity.model import Named, PasswordLogin, ProjectScope, TokenLogin, Unscoped
+from calotype.identity.model import Named, PasswordLogin, ProjectScope, Target, TargetKind, TokenLogin, Unscoped
 from calotype.identity.passwords import (
     FAILURES,
     HASHER,
@@ -178,6 +178,7 @@ def test_secrets_are_not_in_the_text_of_values() -> None:
     [
         TOKEN.itself,
         Subject("user", "1" * 32),
+        Subject.user_on("1" * 32, Target(TargetKind.PROJECT, "2" * 32)),
         Subject("project", "2" * 32),
         Subject("domain", "3" * 32),
         Subject("domain", "default"),
@@ -196,6 +197,8 @@ def test_a_revocation_does_not_reach_tokens_issued_after_it_or_of_others() -> No
 
     known.learn([Revocation(subject=Subject("user", "1" * 32), before=TOKEN.issued_at, expires_at=9_000_000)])
     known.learn([Revocation(subject=Subject("user", "9" * 32), before=9_000_000, expires_at=9_000_000)])
+    elsewhere = Subject.user_on("1" * 32, Target(TargetKind.PROJECT, "9" * 32))
+    known.learn([Revocation(subject=elsewhere, before=9_000_000, expires_at=9_000_000)])
     known.learn([Revocation(subject=Subject("project", "1" * 32), before=9_000_000, expires_at=9_000_000)])
 
     assert not known.void(TOKEN)

@@ -484,7 +484,6 @@ async def test_a_project_that_cannot_be_is_a_bad_request(client: Client) -> None
         {"name": "a", "enabled": "yes"},
         {"name": "a", "id": "0" * 32},
         {"name": "a", "is_domain": True},
-        {"name": "a", "domain_id": "0" * 32},
         {"name": "a", "domain_id": "\x00"},
         {"name": "a", "parent_id": "0" * 32},
         {"name": "a", "description": "\x00"},
@@ -495,6 +494,24 @@ async def test_a_project_that_cannot_be_is_a_bad_request(client: Client) -> None
     for project in wrong:
         assert (await client.call("POST", "projects", admin, json={"project": project})).status_code == 400, project
     assert len((await client.call("GET", "projects", admin)).json()["projects"]) == 2
+
+
+async def test_what_is_created_in_no_domain_is_not_found(client: Client) -> None:
+    admin = await client.token("admin")
+
+    for kind in ("project", "user"):
+        answer = await client.call("POST", f"{kind}s", admin, json={kind: {"name": "a", "domain_id": "0" * 32}})
+        assert answer.status_code == 404
+
+
+async def test_a_change_may_repeat_the_id_and_not_change_it(client: Client) -> None:
+    admin = await client.token("admin")
+
+    for kind in ("project", "user", "domain"):
+        made = await client.made(admin, kind, name="films")
+        for given, status in ((made["id"], 200), ("0" * 32, 400)):
+            change = {kind: {"id": given, "name": "reels"}}
+            assert (await client.call("PATCH", f"{kind}s/{made['id']}", admin, json=change)).status_code == status
 
 
 async def test_lists_come_in_pages_that_name_the_next(client: Client) -> None:
@@ -591,7 +608,6 @@ async def test_a_user_that_cannot_be_is_a_bad_request(client: Client) -> None:
         {"name": "a", "roles": ["admin"]},
         {"name": "a", "email": "\x00"},
         {"name": "a", "default_project_id": "\x00"},
-        {"name": "a", "domain_id": "none"},
     ]
 
     for user in wrong:
@@ -684,6 +700,20 @@ async def test_a_role_is_given_seen_and_taken(client: Client, kind: str) -> None
     assert (await client.call("DELETE", f"{path}/{member}", admin)).status_code == 404
     assert (await client.call("GET", "auth/projects", wire)).json() == UNAUTHORIZED
     assert (await client.log_in("ann", "secret", scope)).status_code == 401
+
+
+async def test_tokens_of_other_projects_outlive_a_role_that_is_taken(client: Client) -> None:
+    admin = await client.token("admin")
+    demo = (await client.log_in("demo", "of-the-demo")).json()["token"]["user"]["id"]
+    project = await client.made(admin, "project", name="films")
+    path = f"projects/{project['id']}/users/{demo}/roles/{await client.role(admin, 'member')}"
+    await client.call("PUT", path, admin)
+    taken, other = await client.token("demo", scope={"project": {"id": project["id"]}}), await client.token("demo")
+
+    await client.call("DELETE", path, admin)
+
+    assert (await client.call("GET", "auth/projects", taken)).status_code == 401
+    assert (await client.call("GET", "auth/projects", other)).status_code == 200
 
 
 @pytest.mark.parametrize("missing", ["user", "role", "target"])

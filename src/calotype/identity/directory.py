@@ -102,6 +102,7 @@ class Directory:
     async def change_domain(self, domain_id: str, wanted: DomainChange) -> Domain:
         def change(connection: Connection, void: list[Subject]) -> Domain:
             domain = domain_in(connection, domain_id)
+            _same_id(wanted.id, domain_id)
             changed = structs.replace(
                 domain,
                 name=_given(wanted.name, domain.name),
@@ -182,8 +183,9 @@ class Directory:
         if wanted.is_domain:
             raise Invalid("a project cannot be a domain here; create a domain")
         domain_id = DomainId(wanted.domain_id or wanted.parent_id or home)
+        no_children = Invalid("projects have no children here; parent_id can only be the domain")
         if wanted.parent_id not in (None, domain_id):
-            raise Invalid("projects have no children here; parent_id can only be the domain")
+            raise no_children
         project = Project(
             id=ProjectId(new_id()),
             domain_id=domain_id,
@@ -193,7 +195,9 @@ class Directory:
         )
 
         def create(connection: Connection, _void: list[Subject]) -> None:
-            _named_domain_in(connection, domain_id)
+            if wanted.parent_id is not None and wanted.domain_id is None and not _is_domain_in(connection, domain_id):
+                raise no_children
+            domain_in(connection, domain_id)
             if connection.execute(sql.ADD_PROJECT, structs.asdict(project)).rowcount == 0:
                 raise IdentityConflict(f"the domain has a project with the name {project.name}")
 
@@ -203,6 +207,7 @@ class Directory:
     async def change_project(self, project_id: str, wanted: ProjectChange) -> Project:
         def change(connection: Connection, void: list[Subject]) -> Project:
             project = project_in(connection, project_id)
+            _same_id(wanted.id, project_id)
             if _given(wanted.domain_id, project.domain_id) != project.domain_id:
                 raise Invalid("a project cannot change its domain")
             changed = structs.replace(
@@ -259,7 +264,7 @@ class Directory:
         )
 
         def create(connection: Connection, _void: list[Subject]) -> None:
-            _named_domain_in(connection, user.domain_id)
+            domain_in(connection, user.domain_id)
             values = {**structs.asdict(user), "password_hash": password_hash, "now": now_ms()}
             if connection.execute(sql.ADD_USER, values).rowcount == 0:
                 raise IdentityConflict(f"the domain has a user with the name {user.name}")
@@ -274,6 +279,7 @@ class Directory:
 
         def change(connection: Connection, void: list[Subject]) -> User:
             user, old_hash = user_in(connection, user_id)
+            _same_id(wanted.id, user_id)
             if _given(wanted.domain_id, user.domain_id) != user.domain_id:
                 raise Invalid("a user cannot change the domain")
             project_id = _given(wanted.default_project_id, user.default_project_id)
@@ -344,8 +350,10 @@ class Directory:
             role = role_in(connection, role_id)
             if role.name in BUILT_IN_ROLES:
                 raise Forbidden(f"the role {role.name} is built in: the permissions are written in its name")
-            holders = connection.execute(sql.USERS_WITH_ROLE, {"role_id": role.id}).scalars()
-            void.extend(Subject("user", user_id) for user_id in holders)
+            holders = connection.execute(sql.HOLDERS_OF_ROLE, {"role_id": role.id}).all()
+            void.extend(
+                Subject.user_on(row.user_id, Target(TargetKind(row.target_kind), row.target_id)) for row in holders
+            )
             connection.execute(sql.REMOVE_ROLE, {"id": role.id})
 
         await self._changed(delete)
@@ -367,13 +375,13 @@ class Directory:
         await self._changed(assign)
 
     async def unassign(self, user_id: str, role_id: str, target: Target) -> None:
-        """The user's tokens are void afterwards, those of other projects too: they say more than is true now."""
+        """The user's tokens of this target are void afterwards: they say more than is true now."""
 
         def unassign(connection: Connection, void: list[Subject]) -> None:
             values = _assignment(user_in(connection, user_id)[0].id, role_in(connection, role_id).id, target)
             if not sql.storable(target.id) or connection.execute(sql.UNASSIGN, values).rowcount == 0:
                 raise IdentityNotFound(f"Could not find role assignment with role: {role_id}.")
-            void.append(Subject("user", user_id))
+            void.append(Subject.user_on(user_id, target))
 
         await self._changed(unassign)
 
@@ -420,6 +428,10 @@ def domain_in(connection: Connection, domain_id: str) -> Domain:
     return sql.domain(row)
 
 
+def _is_domain_in(connection: Connection, domain_id: str) -> bool:
+    return connection.execute(sql.DOMAIN, {"id": domain_id}).one_or_none() is not None
+
+
 def project_in(connection: Connection, project_id: str) -> Project:
     row = connection.execute(sql.PROJECT, {"id": project_id}).one_or_none() if sql.storable(project_id) else None
     if row is None:
@@ -464,14 +476,6 @@ def target_in(connection: Connection, target: Target) -> Project | Domain:
     return project_in(connection, target.id) if target.kind is TargetKind.PROJECT else domain_in(connection, target.id)
 
 
-def _named_domain_in(connection: Connection, domain_id: str) -> None:
-    """A domain that a body names: unknown is the body's fault, not the path's."""
-    try:
-        domain_in(connection, domain_id)
-    except IdentityNotFound as error:
-        raise Invalid(error.message) from error
-
-
 def _assignment(user_id: str, role_id: str, target: Target) -> dict[str, str]:
     return {"user_id": user_id, "role_id": role_id, "kind": target.kind.value, "target_id": target.id}
 
@@ -479,6 +483,11 @@ def _assignment(user_id: str, role_id: str, target: Target) -> dict[str, str]:
 def _administers(caller: Caller) -> None:
     if not may(caller, ADMINISTER):
         raise Forbidden(NOT_YOURS)
+
+
+def _same_id(in_body: str | UnsetType, in_path: str) -> None:
+    if in_body not in (UNSET, in_path):
+        raise Invalid("the id of the body is not that of the path; ids never change")
 
 
 def _given(wanted: T | UnsetType, now: T) -> T:

@@ -170,6 +170,7 @@ class DomainCreate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class DomainChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    id: Id | UnsetType = UNSET  # only the one of the path
     name: DomainName | UnsetType = UNSET
     description: Text | UnsetType | None = UNSET
     enabled: bool | UnsetType = UNSET
@@ -188,6 +189,7 @@ class ProjectCreate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ProjectChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    id: Id | UnsetType = UNSET  # only the one of the path
     name: ProjectName | UnsetType = UNSET
     description: Text | UnsetType | None = UNSET
     enabled: bool | UnsetType = UNSET
@@ -212,6 +214,7 @@ class UserCreate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class UserChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    id: Id | UnsetType = UNSET  # only the one of the path
     name: UserName | UnsetType = UNSET
     password: NewPassword | UnsetType | None = UNSET
     email: Text | UnsetType | None = UNSET

@@ -18,7 +18,7 @@ from calotype.identity.issuing import after_password_in, from_token_in, sought_i
 from calotype.identity.model import Caller, Login, PasswordLogin, Project, Scope, TokenLogin
 from calotype.identity.passwords import Passwords
 from calotype.identity.permissions import may
-from calotype.identity.revocations import Revocations, revoke_token_in
+from calotype.identity.revocations import Revocations, revoke_token_in, void_in
 from calotype.identity.tokens import REFUSED, SigningKey, Token, signed, signing_key, verified
 from calotype.settings import Settings
 
@@ -152,8 +152,8 @@ class Identity:
         self.authenticate(wire)
         return self._known[wire].token
 
-    def token_of(self, caller: Caller, wire: str) -> Token:
-        """Another token, for who may see it: its own user, or an admin.
+    async def token_of(self, caller: Caller, wire: str) -> Token:
+        """Another token, for who may see it: its own user, or an admin. What other processes revoked counts at once.
 
         Raises `IdentityNotFound` when it is not in force, `Forbidden` when it is another user's.
         """
@@ -163,11 +163,13 @@ class Identity:
             raise IdentityNotFound("Could not find token.") from error
         if token.user.id != caller.user_id and not may(caller, ADMINISTER):
             raise Forbidden(NOT_YOURS)
+        if await self._db.read(lambda connection: void_in(connection, token)):
+            raise IdentityNotFound("Could not find token.")
         return token
 
     async def revoke(self, caller: Caller, wire: str) -> None:
         """Void one token, here at once, elsewhere within a minute. Raises as `token_of`."""
-        token = self.token_of(caller, wire)
+        token = await self.token_of(caller, wire)
         self._revocations.learn([await self._db.write(lambda connection: revoke_token_in(connection, token, now_ms()))])
 
     # --- lookups of other parts ---------------------------------------------------------------------------------------

@@ -185,7 +185,8 @@ DELETE FROM role_assignments
  WHERE target_kind = 'project' AND target_id IN (SELECT id FROM projects WHERE domain_id = :domain_id)
 """)
 
-USERS_WITH_ROLE: Final = text("SELECT DISTINCT user_id FROM role_assignments WHERE role_id = :role_id")
+# On what whom a role is given.
+HOLDERS_OF_ROLE: Final = text("SELECT user_id, target_kind, target_id FROM role_assignments WHERE role_id = :role_id")
 
 # Whether someone is left who can log in and administer.
 AN_ADMIN: Final = text("""

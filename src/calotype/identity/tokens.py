@@ -7,14 +7,14 @@ import base64
 import re
 import secrets
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Self
 
 import jwt
 import msgspec
 from msgspec import Struct
 
 from calotype.errors import Unauthenticated
-from calotype.identity.model import Caller, ProjectId, TargetKind, UserId
+from calotype.identity.model import Caller, ProjectId, Target, TargetKind, UserId
 
 ALGORITHM: Final = "HS256"
 KEY_BYTES: Final = 32
@@ -34,10 +34,14 @@ class Ref(Struct, frozen=True, array_like=True):
 
 
 class Subject(Struct, frozen=True):
-    """What tokens can be revoked by: one token, or all of a user, a project or a domain."""
+    """What tokens can be revoked by: one token, or all of a user, of a user on one target, of a project or a domain."""
 
     kind: str  # token user project domain
-    id: str  # of a token: user id, "/", audit id
+    id: str  # of a token: user id, "/", audit id; of a user on a target: user id, "/", its kind, "/", its id
+
+    @classmethod
+    def user_on(cls, user_id: str, target: Target) -> Self:
+        return cls("user", f"{user_id}/{target.kind.value}/{target.id}")
 
 
 class Token(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -74,11 +78,21 @@ class Token(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def subjects(self) -> list[Subject]:
         """Every subject whose revocation concerns this token."""
-        found = [self.itself, Subject("user", self.user.id), Subject("domain", self.user_domain.id)]
+        user = self.user.id
+        found = [self.itself, Subject("user", user), Subject("domain", self.user_domain.id)]
         if self.project is not None:
-            found.append(Subject(TargetKind.PROJECT.value, self.project.id))
-        domains = (self.project_domain, self.domain)
-        return found + [Subject(TargetKind.DOMAIN.value, domain.id) for domain in domains if domain is not None]
+            found += [
+                Subject("project", self.project.id),
+                Subject.user_on(user, Target(TargetKind.PROJECT, self.project.id)),
+            ]
+        if self.project_domain is not None:
+            found.append(Subject("domain", self.project_domain.id))
+        if self.domain is not None:
+            found += [
+                Subject("domain", self.domain.id),
+                Subject.user_on(user, Target(TargetKind.DOMAIN, self.domain.id)),
+            ]
+        return found
 
 
 class SigningKey(Struct, frozen=True, kw_only=True):

@@ -137,12 +137,12 @@ async def create_token(request: Request) -> Response:
 
 async def show_token(request: Request) -> Response:
     wire = _subject(request)
-    return _shown(request, app_of(request).identity.token_of(caller(request), wire), wire)
+    return _shown(request, await app_of(request).identity.token_of(caller(request), wire), wire)
 
 
 async def check_token(request: Request) -> Response:
     wire = _subject(request)
-    app_of(request).identity.token_of(caller(request), wire)
+    await app_of(request).identity.token_of(caller(request), wire)
     return Response(status_code=200, headers={"X-Subject-Token": wire, "Vary": "X-Auth-Token"})
 
 

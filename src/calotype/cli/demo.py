@@ -105,7 +105,7 @@ class Demo:
         minimum = max(1, -(-virtual // 1024**3))
         job_id = images.import_object(self.api, BUCKET, self.disk.name, "alpine", minimum, "Other Linux(64 bit)")
         done(f"POST /v2/cloudimages/action began the job {job_id}")
-        ended = self._succeeded(job_id)
+        ended = self._succeeded(job_id, "import")
         asked = self._asked(job_id)
         true(asked["status"] == "SUCCESS", f"the job query says SUCCESS, not {asked['status']}")
         image_id = asked["entities"]["image_id"]
@@ -129,7 +129,8 @@ class Demo:
 
     def export(self, image: dict[str, Any], export: Export) -> None:
         key = f"alpine.{export.format}"
-        self._succeeded(images.export_image(self.api, image["id"], BUCKET, key, export.format))
+        job_id = images.export_image(self.api, image["id"], BUCKET, key, export.format)
+        self._succeeded(job_id, f"export as {export.format.upper()}")
         target = self.folder / key
         with show.progress(f"get {key}") as meter:
             got = buckets.get_object(self.api, BUCKET, key, target, meter, overwrite=False)
@@ -141,8 +142,8 @@ class Demo:
         judged = "qemu-img check and compare" if export.checked else "qemu-img info and compare"
         done(f"exported as {export.format.upper()}, {show.size(got.size)}: {judged} agree, guest bytes are equal")
 
-    def _succeeded(self, job_id: str) -> dict[str, Any]:
-        ended = jobs.wait(self.api, job_id, JOB_S)
+    def _succeeded(self, job_id: str, label: str) -> dict[str, Any]:
+        ended = jobs.wait(self.api, job_id, JOB_S, label)
         jobs.succeeded(ended)
         return ended
 

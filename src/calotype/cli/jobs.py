@@ -111,12 +111,11 @@ def get(api: Api, job_id: str, wait_s: int | None = None) -> dict[str, Any]:
     return found
 
 
-def wait(api: Api, job_id: str, timeout_s: float) -> dict[str, Any]:
-    """The job as it ended. Shows its progress meanwhile. Raises `Failure` when it has not ended in `timeout_s`."""
+def wait(api: Api, job_id: str, timeout_s: float, label: str = "") -> dict[str, Any]:
+    """The job as it ended. Shows its progress meanwhile, as that of `label`. Raises `Failure` when it has not ended in `timeout_s`."""
     end = time.monotonic() + timeout_s
     seen = time.monotonic()
-    label = f"job {job_id[:8]}"
-    with show.progress(label) as meter:
+    with show.progress(label or f"job {job_id[:8]}") as meter:
         while True:
             try:
                 now = get(api, job_id, LOOK_EVERY_S)

@@ -112,7 +112,10 @@ def get(api: Api, job_id: str, wait_s: int | None = None) -> dict[str, Any]:
 
 
 def wait(api: Api, job_id: str, timeout_s: float, label: str = "") -> dict[str, Any]:
-    """The job as it ended. Shows its progress meanwhile, as that of `label`. Raises `Failure` when it has not ended in `timeout_s`."""
+    """The job as it ended. Shows its progress meanwhile, as that of `label`.
+
+    Raises `Failure` when it has not ended in `timeout_s`, and when the service was away for a minute.
+    """
     end = time.monotonic() + timeout_s
     seen = time.monotonic()
     with show.progress(label or f"job {job_id[:8]}") as meter:

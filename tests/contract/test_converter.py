@@ -4,17 +4,19 @@ import asyncio
 import os
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from calotype.disks.convert import CHECKED, Converter, TargetKind, failure, told
+from calotype.disks.convert import CHECKED, OVERHEAD_BYTES, Converter, TargetKind, failure, told
 from calotype.disks.gate import inspect
 from calotype.disks.model import DiskFormat, Inspection
 from calotype.disks.sandbox import Result, Sandbox
-from calotype.errors import ConversionFailed, NoSpace, TruncatedDisk, VerificationFailed
-from tests.disks import build
+from calotype.errors import ConversionFailed, DiskRefused, NoSpace, TruncatedDisk, VerificationFailed
+from tests.disks import build, corpus
+from tests.disks.corpus import Case
 
 GIB: Final = 1024**3
 SCATTERED: Final = 40 * 1024**2 + 512
@@ -273,20 +275,65 @@ async def test_a_backing_file_is_not_opened_even_past_the_gate(converter: Conver
     assert target.read_bytes() == bytes(build.SIZE)
 
 
-async def test_a_data_file_is_not_to_be_had_inside(tmp_path: Path) -> None:
+def with_data_file(secret: Path) -> bytes:
+    return build.qcow2(incompatible=4, extensions=((0x44415441, str(secret).encode()),))
+
+
+def with_flat_extent(secret: Path) -> bytes:
+    return build.vmdk_descriptor("monolithicFlat", f'RW 8192 FLAT "{secret}" 0')
+
+
+def with_parent(secret: Path) -> bytes:
+    return build.vmdk(build.vmdk_descriptor() + f'parentFileNameHint="{secret}"\n'.encode(), grain=0)
+
+
+@pytest.mark.parametrize(
+    ("format_", "made"),
+    [(DiskFormat.QCOW2, with_data_file), (DiskFormat.VMDK, with_flat_extent), (DiskFormat.VMDK, with_parent)],
+)
+async def test_another_file_is_not_to_be_had_inside(
+    format_: DiskFormat, made: Callable[[Path], bytes], tmp_path: Path
+) -> None:
     """The gate refuses such an image. Were it not so, the sandbox has no such file."""
     sandbox = Sandbox.detect(required=False)
     if not sandbox.isolated:
         pytest.skip("this host does not allow user namespaces")
     secret, image, target = tmp_path / "secret", tmp_path / "image", tmp_path / "target"
-    secret.write_bytes(b"secret".ljust(build.SIZE, b"!"))
-    extension = (0x44415441, str(secret).encode())
-    image.write_bytes(build.qcow2(incompatible=4, extensions=(extension,)))
+    secret.write_bytes(b"secret" * (build.SIZE // 6) + bytes(4))
+    image.write_bytes(made(secret))
 
-    with pytest.raises(ConversionFailed, match="No such file"):
+    with suppress(ConversionFailed):
         await Converter(sandbox).convert(
-            image, DiskFormat.QCOW2, target, TargetKind.RAW, virtual_size=build.SIZE, progress=quiet
+            image, format_, target, TargetKind.RAW, virtual_size=build.SIZE, progress=quiet
         )
+
+    assert b"secret" not in target.read_bytes()
+
+
+@pytest.mark.parametrize("family", ["qcow2", "vmdk", "vhd", "vhdx", "vdi"])
+async def test_what_the_gate_refuses_would_be_bounded_all_the_same(family: str, tmp_path: Path) -> None:
+    """qemu-img itself on every hostile image: it ends, it says why, and it writes no more than a disk of that size."""
+    converter, room = Converter(Sandbox.detect(required=False)), asyncio.Semaphore(4)
+    most = build.SIZE + build.SIZE // 16 + OVERHEAD_BYTES
+
+    async def tried(case: Case) -> None:
+        image, target = tmp_path / case.name, tmp_path / f"{case.name}.raw"
+        async with room:
+            image.write_bytes(case.content)
+            with suppress(ConversionFailed, DiskRefused):
+                await converter.convert(
+                    image, DiskFormat(family), target, TargetKind.RAW, virtual_size=build.SIZE, progress=quiet
+                )
+            assert not target.exists() or target.stat().st_blocks * 512 <= most
+            image.unlink()
+            target.unlink(missing_ok=True)
+
+    cases = [case for case in corpus.hostile() if case.name.startswith(f"{family}-")]
+    async with asyncio.TaskGroup() as group:
+        for case in cases:
+            group.create_task(tried(case))
+
+    assert len(cases) > 15
 
 
 async def test_a_result_that_grows_beyond_its_disk_is_ended(converter: Converter, alpine: Path, tmp_path: Path) -> None:

@@ -198,9 +198,9 @@ def vmdk() -> Iterator[Case]:
     parent = build.vmdk_descriptor().replace(b"parentCID=ffffffff", b"parentCID=12345678")
     yield case("parent-cid", UnsafeDisk, build.vmdk(parent))
     for number, line in enumerate((b"parentFileNameHint=", b"  PARENTFILENAMEHINT = ", b"# parentFileNameHint=")):
-        for target in TARGETS[:2]:
+        for which, target in enumerate(TARGETS[:2]):
             made = build.vmdk(build.vmdk_descriptor() + line + b'"' + target + b'"\n')
-            yield case(f"parent-hint-{number}-{target[:8].decode()}", UnsafeDisk, made)
+            yield case(f"parent-hint-{number}-{which}", UnsafeDisk, made)
     hidden = build.vmdk_descriptor() + b"\0" + b'parentFileNameHint="/etc/passwd"\n'
     yield case("parent-hint-after-zero", UnsafeDisk, build.vmdk(hidden))
     outside = build.vmdk_descriptor().ljust(1024, b"#") + b'\nparentFileNameHint="/etc/passwd"\n'

@@ -100,7 +100,8 @@ class Converter:
         """Write the disk in `source`, which has passed the gate, to the file `target`; what was there is lost.
 
         `virtual_size` (bytes) is what the gate found; time and room are limited by it. `progress` gets 0.0 to 1.0.
-        On any failure the caller removes `target`; it is not synced to the disk. Raises `ConversionFailed`, `NoSpace`.
+        On any failure the caller removes `target`; it is not synced to the disk. Raises `ConversionFailed`, `NoSpace`,
+        and a leaf of `DiskRefused` for a VHD image that did not pass the gate.
         """
         kind, seen = TARGETS[target_kind], _Progress(progress)
         if kind.format is DiskFormat.VHD and virtual_size > LARGEST_VHD:

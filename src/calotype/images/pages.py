@@ -71,8 +71,6 @@ def page(connection: Connection, caller: Caller, query: ImageQuery) -> Page:
     params = _Params()
     order = _order(query)
     conditions = _conditions(query, params)
-    if marker is not None:
-        conditions.append(_after(marker, order, params))
     limit = params.add(query.limit + 1)
     sources = _sources(caller, query, params)
     if not sources:
@@ -82,7 +80,8 @@ def page(connection: Connection, caller: Caller, query: ImageQuery) -> Page:
     parts = []
     for number, (tables, mine) in enumerate(sources):
         inner = ", ".join(f"{_driven(SORTED[key], tables)} {direction}" for key, direction in order)
-        where = " AND ".join([*mine, *conditions])
+        later = [] if marker is None else [_after(marker, order, params, tables)]
+        where = " AND ".join([*mine, *later, *conditions])
         parts.append(
             f"SELECT * FROM (SELECT {sql.COLUMNS}, {keys} FROM {tables} WHERE {where}"  # noqa: S608 - names are constants, values parameters
             f" ORDER BY {inner} LIMIT {limit}) AS s{number}"
@@ -178,18 +177,15 @@ def _sources(caller: Caller, query: ImageQuery, params: _Params) -> list[tuple[s
     me = params.add(caller.project_id or "")
     asked = query.visibility
     if caller.is_admin:
-        kinds = tuple(Visibility) if asked in (None, "all") else (Visibility(str(asked)),)
-        return [("images i", _of_all(kind, asked, me)) for kind in kinds]
+        return _sources_of_all(query, me, params)
+    if asked in (Visibility.PUBLIC, Visibility.COMMUNITY):
+        return [("images i", [f"i.visibility = '{asked}'"])]
     others = f"i.project_id <> {me}"
-    sources = []
-    own = [f"i.project_id = {me}"]
+    own = [] if asked in (None, "all") else [f"i.visibility = '{asked}'"]
+    sources = [_of_project(query, me, own, params)]
     if asked in (None, "all"):
-        sources.append(_own(query, me, own, params))
-    else:
-        sources.append(_own(query, me, [*own, f"i.visibility = '{asked}'"], params))
-    if asked in (None, "all", Visibility.PUBLIC):
         sources.append(("images i", ["i.visibility = 'public'", others]))
-    if asked in ("all", Visibility.COMMUNITY):
+    if asked == "all":
         sources.append(("images i", ["i.visibility = 'community'", others]))
     if asked in (None, "all", Visibility.SHARED):
         shared = [f"m.member_id = {me}", "i.id = m.image_id", "i.visibility = 'shared'", others]
@@ -199,27 +195,32 @@ def _sources(caller: Caller, query: ImageQuery, params: _Params) -> list[tuple[s
     return sources
 
 
-def _of_all(kind: Visibility, asked: str | None, me: str) -> list[str]:
-    conditions = [f"i.visibility = '{kind.value}'"]
-    if kind is Visibility.COMMUNITY and asked is None:
-        conditions.append(f"i.project_id = {me}")
-    return conditions
+def _sources_of_all(query: ImageQuery, me: str, params: _Params) -> list[tuple[str, list[str]]]:
+    """An admin sees every image; of the community images of others also only what is asked for."""
+    asked = query.visibility
+    if asked not in (None, "all"):
+        return [("images i", [f"i.visibility = '{asked}'"])]
+    community = [] if asked == "all" else [f"(i.visibility <> 'community' OR i.project_id = {me})"]
+    owners = query.one_of.get("owner", ())
+    if len(owners) == 1:
+        return [_of_project(query, params.add(owners[0]), community, params)]
+    return [("images i", [f"i.visibility = '{kind.value}'", *community]) for kind in Visibility]
 
 
-def _own(query: ImageQuery, me: str, conditions: list[str], params: _Params) -> tuple[str, list[str]]:
-    """The caller's own images; by a property or a tag if one is asked for, so that only those that have it are read.
+def _of_project(query: ImageQuery, project: str, conditions: list[str], params: _Params) -> tuple[str, list[str]]:
+    """The images of a project; by a property or a tag if one is asked for, so that only those that have it are read.
 
     CROSS JOIN keeps SQLite from turning the order around.
     """
     stored = [(name, value) for name, value in query.properties if name not in CONSTANT and not _derived(name)]
     if stored:
         name, value = stored[0]
-        driving = f"d.name = {params.add(name)} AND d.value = {params.add(sql.indexed(value))}"
-        return "image_props d CROSS JOIN images i", [f"d.project_id = {me}", driving, "i.id = d.image_id", *conditions]
-    if query.tags:
-        driving = f"d.tag = {params.add(query.tags[0])}"
-        return "image_tags d CROSS JOIN images i", [f"d.project_id = {me}", driving, "i.id = d.image_id", *conditions]
-    return "images i", conditions
+        table, wanted = "image_props", [f"d.name = {params.add(name)}", f"d.value = {params.add(sql.indexed(value))}"]
+    elif query.tags:
+        table, wanted = "image_tags", [f"d.tag = {params.add(query.tags[0])}"]
+    else:
+        return "images i", [f"i.project_id = {project}", *conditions]
+    return f"{table} d CROSS JOIN images i", [f"d.project_id = {project}", *wanted, "i.id = d.image_id", *conditions]
 
 
 def _derived(name: str) -> bool:
@@ -233,10 +234,10 @@ def _driven(expression: str, tables: str) -> str:
     return expression
 
 
-def _after(marker: Image, order: Sequence[tuple[str, str]], params: _Params) -> str:
+def _after(marker: Image, order: Sequence[tuple[str, str]], params: _Params, tables: str) -> str:
     """The condition that an image comes after the marker in this order."""
     values = [params.add(_key(marker, key)) for key, _ in order]
-    expressions = [SORTED[key] for key, _ in order]
+    expressions = [_driven(SORTED[key], tables) for key, _ in order]
     directions = {direction for _, direction in order}
     if len(directions) == 1:
         sign = ">" if directions == {"asc"} else "<"

@@ -119,7 +119,7 @@ class Upload:
                 blob,
                 disk_format=image.disk_format or found.format.value,
                 virtual_size=found.virtual_size,
-                properties={},
+                properties={"__root_origin": "file"},
                 now=now_ms(),
             )
         )

@@ -8,10 +8,9 @@ from typing import Any, Final, Self
 import structlog
 from msgspec import Struct
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from calotype.db.engine import Database, now_ms
-from calotype.errors import CalotypeError, Forbidden, IdentityNotFound, Unauthenticated, Unavailable
+from calotype.errors import Forbidden, IdentityNotFound, Unauthenticated, Unavailable
 from calotype.identity import sql
 from calotype.identity.directory import ADMINISTER, NOT_YOURS, Directory, project_in, project_named_in
 from calotype.identity.issuing import after_password_in, from_token_in, sought_in
@@ -123,7 +122,7 @@ class Identity:
             await asyncio.sleep(self._settings.identity.revocation_refresh_s)
             try:
                 await self.refresh()
-            except (CalotypeError, SQLAlchemyError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next try may succeed; giving up would refuse all
                 log.warning("revocations_not_read", reason=type(error).__name__)
 
     # --- issuing ------------------------------------------------------------------------------------------------------

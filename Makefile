@@ -36,7 +36,8 @@ test-services: setup ## the tests that want a real PostgreSQL, which is started 
 bench: setup ## the measurements
 	@$(bin)/python -m bench
 
-docs: $(ready) ## check the documentation: links, and that nothing is left out of it
+docs: $(ready) ## write the generated parts of docs/reference, then check links and that nothing is left out
+	@$(bin)/python scripts/docs_reference.py
 	@$(bin)/python scripts/check_docs.py
 
 lock: ## renew requirements.lock

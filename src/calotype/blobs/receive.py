@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import os
 import threading
-from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -20,6 +19,7 @@ from starlette.requests import ClientDisconnect
 from calotype.blobs.budget import BLOCKS_PER_UPLOAD, BufferBudget
 from calotype.blobs.digest import digest_file
 from calotype.blobs.faults import storage_fault
+from calotype.blobs.lanes import Block, Lane, Work, hashing, syncing
 from calotype.blobs.model import Digests
 from calotype.blobs.sparse import Piece
 from calotype.blobs.threads import to_the_end
@@ -106,9 +106,9 @@ async def store(
     """As `receive`, into the open empty file `fd`, which stays the caller's; with any hashes or none. `direct`: past
     the page cache, for what is not read again soon."""
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
-    stream = _Stream(
-        FileWriter(fd, sparse=sparse, direct=budget.buffers if direct else None), list(hashes.values()), budget
-    )
+    writer = FileWriter(fd, sparse=sparse, direct=budget.buffers if direct else None)
+    works = [writer.write, *map(hashing, hashes.values())]
+    stream = _Stream(writer, works if direct else [*works, syncing(fd)], budget)
     limits = _Limits(most_bytes=most_bytes, announced=announced, idle_s=idle_s)
     with budget.upload():
         try:
@@ -154,57 +154,17 @@ class _NewFile:
             self.path.unlink(missing_ok=True)
 
 
-class _Block:
-    __slots__ = ("left", "pieces", "size")
-
-    def __init__(self, pieces: list[Piece], size: int, lanes: int) -> None:
-        self.pieces = pieces
-        self.size = size
-        self.left = lanes  # that have not done it yet
-
-
-class _Lane:
-    """Does one thing to every block of a stream, in order, in whichever thread of the pool is free."""
-
-    def __init__(self, stream: "_Stream", work: Callable[[list[Piece]], None]) -> None:
-        self._stream = stream
-        self._work = work
-        self._blocks: deque[_Block] = deque()
-        self._lock = threading.Lock()
-        self._running = False
-
-    def put(self, block: _Block) -> None:
-        with self._lock:
-            self._blocks.append(block)
-            if self._running:
-                return
-            self._running = True
-        self._stream.budget.threads.submit(self._run)
-
-    def _run(self) -> None:
-        block = self._blocks.popleft()
-        try:
-            if not self._stream.stopped:
-                self._work(block.pieces)
-        except BaseException as error:  # noqa: BLE001 - carried to the event loop and raised there
-            self._stream.fail(error)
-        self._stream.done(block)
-        with self._lock:
-            self._running = bool(self._blocks)
-            if self._running:  # behind the other uploads: none keeps a thread for itself
-                self._stream.budget.threads.submit(self._run)
-
-
 class _Stream:
-    """One upload. Runs in the event loop, but for `fail` and `done`, which the lanes' threads call."""
+    """One upload. Runs in the event loop, but for what the lanes' threads do."""
 
-    def __init__(self, writer: FileWriter, hashes: Sequence["hashlib._Hash"], budget: BufferBudget) -> None:
-        self.budget = budget
+    def __init__(self, writer: FileWriter, works: Sequence[Work], budget: BufferBudget) -> None:
+        """`works`: what is to be done to every block; the writer's `write` among it."""
+        self._budget = budget
         self.total = 0  # bytes that have arrived
-        self.stopped = False
+        self._stopped = False  # blocks are passed over from then on
         self._loop = asyncio.get_running_loop()
         self._writer = writer
-        self._lanes = [_Lane(self, writer.write), *(_Lane(self, _hashing(hash_)) for hash_ in hashes)]
+        self._lanes = [Lane(self._performing(work), budget.threads) for work in works]
         self._lock = threading.Lock()
         self._error: BaseException | None = None
         self._clock = asyncio.timeout(None)
@@ -266,15 +226,15 @@ class _Stream:
     async def _accept(self, chunk: bytes) -> None:
         at = 0
         while at < len(chunk):
-            n = min(len(chunk) - at, max(self.budget.block_bytes - self._gathered, 0))
-            if n and not self.budget.take_now(n):
+            n = min(len(chunk) - at, max(self._budget.block_bytes - self._gathered, 0))
+            if n and not self._budget.take_now(n):
                 await self._flush()  # what waits for memory must hold none that nobody works on
-                n = min(len(chunk) - at, self.budget.block_bytes)
-                await self.budget.take(n)
+                n = min(len(chunk) - at, self._budget.block_bytes)
+                await self._budget.take(n)
             if n:
                 self._gather(chunk if n == len(chunk) else memoryview(chunk)[at : at + n], n)
                 at += n
-            if self._gathered >= self.budget.block_bytes:
+            if self._gathered >= self._budget.block_bytes:
                 await self._flush()
 
     def _gather(self, piece: Piece, n: int) -> None:
@@ -293,7 +253,7 @@ class _Stream:
             self._dispatch()
 
     def _dispatch(self) -> None:
-        block = _Block(self._pieces, self._gathered, len(self._lanes))
+        block = Block(self._pieces, self._gathered, len(self._lanes))
         self._pieces, self._gathered = [], 0
         self._in_flight += 1
         for lane in self._lanes:
@@ -328,20 +288,20 @@ class _Stream:
 
     def _done(self, size: int) -> None:
         self._in_flight -= 1
-        self.budget.give(size)
+        self._budget.give(size)
         if self._wakeup is not None and not self._wakeup.done():
             self._wakeup.set_result(None)
 
     async def settle(self) -> None:
         """Return, or go on being cancelled, when no thread has anything of this upload in hand."""
-        self.stopped = True
+        self._stopped = True
         cancelled: asyncio.CancelledError | None = None
         while self._in_flight:
             try:
                 await self._until(lambda: not self._in_flight)
             except asyncio.CancelledError as error:
                 cancelled = error
-        self.budget.give(self._gathered)
+        self._budget.give(self._gathered)
         self._pieces, self._gathered = [], 0
         if cancelled is not None:
             raise cancelled
@@ -354,18 +314,26 @@ class _Stream:
         except OSError as error:
             raise storage_fault(error) from error
 
-    def fail(self, error: BaseException) -> None:
+    def _performing(self, work: Work) -> Callable[[Block], None]:
+        def perform(block: Block) -> None:
+            try:
+                if not self._stopped:
+                    work(block.pieces)
+            except BaseException as error:  # noqa: BLE001 - carried to the event loop and raised there
+                self._fail(error)
+            with self._lock:
+                block.left -= 1
+                if block.left:
+                    return
+            self._loop.call_soon_threadsafe(self._done, block.size)
+
+        return perform
+
+    def _fail(self, error: BaseException) -> None:
         with self._lock:
             self._error = self._error or error
-            self.stopped = True
+            self._stopped = True
         self._loop.call_soon_threadsafe(self._interrupt)
-
-    def done(self, block: _Block) -> None:
-        with self._lock:
-            block.left -= 1
-            if block.left:
-                return
-        self._loop.call_soon_threadsafe(self._done, block.size)
 
 
 class _Pulse:
@@ -383,11 +351,3 @@ class _Pulse:
 
     def stop(self) -> None:
         self._next.cancel()
-
-
-def _hashing(hash_: "hashlib._Hash") -> Callable[[list[Piece]], None]:
-    def update(pieces: list[Piece]) -> None:
-        for piece in pieces:
-            hash_.update(piece)
-
-    return update

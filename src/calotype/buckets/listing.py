@@ -85,6 +85,8 @@ class _Folder:
                 names = heapq.nsmallest(self.batch, self._wanted(entries))
             self.complete = len(names) < self.batch
             for name in names:
+                if not _is_key(self.path + name.rstrip("/")):
+                    continue
                 if name.endswith("/"):
                     self.names.append((name, None))
                     continue
@@ -104,7 +106,7 @@ class _Folder:
                 name = entry.name
             else:
                 continue
-            if name > self._after and self._may_hold(self.path + name) and _is_key(self.path + entry.name):
+            if name > self._after and self._may_hold(self.path + name):
                 yield name
 
     def _may_hold(self, key: str) -> bool:

@@ -1,7 +1,7 @@
 """From an object in a bucket to the bytes of an image: what importing and registering have in common.
 
 fetch    the object's bytes become ours: a hard link or a copy in the job's scratch folder, which nobody else can change
-inspect  the gate: what it is, whole, safe, and within bounds
+inspect  the gate: what it is, whole, safe, and within bounds; its tables consistent
 convert  to the format that is stored, into the blob store's staging folder; a self-contained qcow2 stays as it is
 verify   what was written reads back, and a guest sees in it what it sees in the source
 publish  the bytes get their name; then, in one transaction, the image is active and the job a success
@@ -96,6 +96,7 @@ class Ingest:
     async def _inspect(self, run: Run) -> Result:
         source = _source(run.job)
         found = await asyncio.to_thread(self._inspected, run.scratch / "source")
+        await self.converter.check(run.scratch / "source", found.format)
         if (found.format is DiskFormat.ISO) != source.iso:
             wanted = (
                 "an ISO image wants type IsoImage"
@@ -106,16 +107,22 @@ class Ingest:
         image = await self.images.db.read(lambda c: self._image_in(c, run.job))
         attributes.min_disk_holds(image.min_disk, found.virtual_size)
         run.advance(1.0)
-        return {"format": found.format.value, "virtual_size": found.virtual_size}
+        return {
+            "format": found.format.value,
+            "virtual_size": found.virtual_size,
+            "stored_format": self._stored_format(found.format).value,
+            # Snapshots inside a qcow2 hold guest data that nobody sees: only what is in force is taken over.
+            "as_it_is": self._stored_format(found.format) is found.format and not found.snapshots,
+        }
 
     async def _convert(self, run: Run) -> Result:
         source = run.scratch / "source"
         source_format = DiskFormat(run.results["inspect"]["format"])
         virtual_size = cast(int, run.results["inspect"]["virtual_size"])
-        stored = self._stored_format(source_format)
+        stored = DiskFormat(run.results["inspect"]["stored_format"])
         target = self.blobs.staging_path(run.token)
         await asyncio.to_thread(self.blobs.discard, run.token)
-        if stored is source_format:
+        if run.results["inspect"]["as_it_is"]:
             digests = await self._digested(run, source, copy_to=target)
         else:
             kind = TargetKind.RAW if stored is DiskFormat.RAW else TargetKind.QCOW2_ZSTD
@@ -138,7 +145,7 @@ class Ingest:
             raise VerificationFailed("the stored bytes do not read back as they were written")
         source_format = DiskFormat(run.results["inspect"]["format"])
         stored = DiskFormat(converted["format"])
-        if stored is not source_format:
+        if not run.results["inspect"]["as_it_is"]:
             await self.converter.compare(
                 run.scratch / "source",
                 source_format,

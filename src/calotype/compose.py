@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 
+import structlog
 from msgspec import Struct
 
 from calotype.blobs.budget import BufferBudget
@@ -33,6 +34,8 @@ from calotype.jobs.service import Jobs
 from calotype.jobs.worker import run_worker, slot
 from calotype.settings import Settings
 
+log = structlog.get_logger()
+
 
 class App(Struct, frozen=True, kw_only=True):
     """What the handlers of an API process work with."""
@@ -55,6 +58,7 @@ async def api(settings: Settings) -> AsyncIterator[App]:
         opened.callback(db.close)
         fast = await opened.enter_async_context(fast_reads(settings))
         identity = await Identity.open(db, settings)
+        opened.callback(identity.close)
         fresh = asyncio.create_task(identity.keep_fresh(), name="revocations")
         opened.push_async_callback(_ended, fresh)
         blobs = LocalBlobs(settings.folder / "blobs")
@@ -88,6 +92,7 @@ def worker(settings: Settings, observer: Observer | None = None) -> Iterator[Cal
         enqueuer = Enqueuer(settings)
         opened.callback(enqueuer.close)
         sandbox = Sandbox.detect(required=settings.security.sandbox == "required")
+        log.info("sandbox", **sandbox.describe())
         kinds = _kinds(settings, db, images, blobs, buckets, Converter(sandbox))
         jobs = Jobs(db, settings.jobs, enqueuer, undo_table(images))
         scratch = settings.folder / "scratch"

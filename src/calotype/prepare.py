@@ -11,7 +11,7 @@ from calotype.db.engine import Database, open_engine
 from calotype.db.migrate import migrate
 from calotype.errors import CalotypeError
 from calotype.identity.bootstrap import bootstrap
-from calotype.settings import Settings, load
+from calotype.settings import Settings, WrongSetting, load
 
 
 def prepare(settings: Settings) -> None:
@@ -29,5 +29,5 @@ if __name__ == "__main__":
     logs.configure(in_force)
     try:
         prepare(in_force)
-    except (OSError, CalotypeError) as error:
+    except (OSError, CalotypeError, WrongSetting) as error:
         sys.exit(f"calotype: cannot prepare {in_force.folder}: {error}")

@@ -11,7 +11,6 @@ from otcextensions import sdk
 
 from tests.service import Client, Service
 
-
 # The SDK warns of its own parts that a coming release drops; none of them is used here.
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")
 

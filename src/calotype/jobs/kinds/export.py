@@ -143,6 +143,8 @@ class Export:
 
     async def _convert(self, run: Run) -> Result:
         source = run.scratch / "source"
+        if not await asyncio.to_thread(source.exists):
+            await self._fetch(run)  # held by a worker on another machine, whose scratch folder this is not
         source_format = DiskFormat(run.results["fetch"]["format"])
         kind, target_format = TARGETS[run.job.request["file_format"]]
         target = run.scratch / f"out-{run.job.attempt}"

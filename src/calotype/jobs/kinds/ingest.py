@@ -117,6 +117,8 @@ class Ingest:
 
     async def _convert(self, run: Run) -> Result:
         source = run.scratch / "source"
+        if not await asyncio.to_thread(source.exists):
+            await self._fetch(run)  # fetched by a worker on another machine, whose scratch folder this is not
         source_format = DiskFormat(run.results["inspect"]["format"])
         virtual_size = cast(int, run.results["inspect"]["virtual_size"])
         stored = DiskFormat(run.results["inspect"]["stored_format"])
@@ -146,6 +148,8 @@ class Ingest:
         source_format = DiskFormat(run.results["inspect"]["format"])
         stored = DiskFormat(converted["format"])
         if not run.results["inspect"]["as_it_is"]:
+            if not await asyncio.to_thread((run.scratch / "source").exists):
+                await self._fetch(run)
             await self.converter.compare(
                 run.scratch / "source",
                 source_format,

@@ -14,7 +14,7 @@ BLOCK_BYTES: Final = 4 * 1024 * 1024  # a full block, when few uploads are under
 LEAST_BLOCK_BYTES: Final = 64 * 1024
 BLOCKS_PER_UPLOAD: Final = 4  # one that fills, one in work, two that wait
 # What an upload costs outside of its blocks: the chunk in hand and the server's read buffer, 408 KiB each in Granian.
-SERVER_BYTES: Final = 1024 * 1024
+SERVER_BYTES: Final = 1536 * 1024
 
 
 class BufferBudget:

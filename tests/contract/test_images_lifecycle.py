@@ -462,3 +462,28 @@ def test_an_image_cannot_be_active_without_bytes(catalogue: Catalogue) -> None:
 
     with pytest.raises(WrongStatus):
         image.moved_to(ImageStatus.DEACTIVATED)
+
+
+# --- for the sweeper --------------------------------------------------------------------------------------------------
+
+
+def test_only_uploads_that_are_silent_are_stale_and_all_that_are_open_are_told(catalogue: Catalogue) -> None:
+    silent, alive, job = catalogue.queued(), catalogue.queued(), catalogue.queued()
+    begin(catalogue, silent, UPLOAD, now=1000)
+    begin(catalogue, alive, LATER, now=1000)
+    begin(catalogue, job, JOB, now=1000)
+    catalogue.write(lambda c: catalogue.images.touch_in(c, alive.id, LATER, 5000))
+
+    stale = catalogue.read(lambda c: catalogue.images.stale_uploads_in(c, 5000))
+    still_open = catalogue.read(lambda c: catalogue.images.open_uploads_in(c))
+
+    assert stale == [(silent.id, UPLOAD)]
+    assert still_open == {UPLOAD, LATER, JOB}
+
+
+def test_blobs_with_a_row_are_told_from_those_without(catalogue: Catalogue) -> None:
+    held = catalogue.active().blob_id
+    assert held is not None
+
+    assert catalogue.read(lambda c: catalogue.images.known_blob_ids_in(c, [held, BlobId("0" * 32)])) == {held}
+    assert catalogue.read(lambda c: catalogue.images.known_blob_ids_in(c, [])) == set()

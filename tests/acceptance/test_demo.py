@@ -33,7 +33,8 @@ def environment(folder: Path) -> dict[str, str]:
 @contextmanager
 def running(folder: Path, *arguments: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
     """A demo whose service answers, and the service's URL."""
-    command = (CALOTYPE, "demo", *arguments)
+    # Where the tests run in a shell's background, Ctrl-C is ignored, and a child would inherit that.
+    command = ("env", "--default-signal=INT", CALOTYPE, "demo", *arguments)
     options = {"env": environment(folder), "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **options) as demo:  # type: ignore[call-overload]  # mypy does not see options' types
         assert demo.stderr is not None

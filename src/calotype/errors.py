@@ -265,11 +265,6 @@ class NotShareable(Forbidden):
     img = "IMG.0089"
 
 
-class UnknownImageInBody(Invalid):
-    code = "unknown_image"
-    img = "IMG.0027"
-
-
 class DuplicateImage(Conflict):
     code = "duplicate_image"
     img = "IMG.0066"
@@ -339,13 +334,6 @@ class StorageQuotaExceeded(TooLarge):
 class ImageTooLarge(TooLarge):
     code = "image_too_large"
     img = "IMG.0059"
-
-
-class NoData(NotFound):
-    """The image has no bytes yet."""
-
-    code = "no_data"
-    img = "IMG.0046"
 
 
 class BlobNotFound(NotFound):
@@ -599,11 +587,6 @@ class ExportUnsupported(Invalid):
 
     code = "export_unsupported"
     img = "IMG.0072"
-
-
-class ExportRefused(Invalid):
-    code = "export_refused"
-    img = "IMG.0071"
 
 
 class IsoImage(Invalid):

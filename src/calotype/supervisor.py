@@ -5,6 +5,7 @@ grows; one that says its settings are wrong ends everything. Children die with t
 """
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -24,7 +25,6 @@ log = structlog.get_logger()
 EX_CONFIG: Final = 78  # sysexits.h: a child that ends with it cannot work with these settings
 LONGEST_PAUSE_S: Final = 30.0
 STEADY_AFTER_S: Final = 60.0  # a child that ran for so long is started again without a pause
-READY_WITHIN_S: Final = 60.0
 API_STOP_S: Final = 10.0
 LOOK_EVERY_S: Final = 0.1
 PASSWORDS: Final = ("CALOTYPE_ADMIN_PASSWORD", "CALOTYPE_DEMO_PASSWORD")  # of the first start; nobody else needs them
@@ -102,7 +102,7 @@ def serve(settings: Settings, *, with_worker: bool, environment: Mapping[str, st
                 if ended == EX_CONFIG:
                     status = 1
                     stopping.append(signal.SIGTERM)
-            if not told and _ready(settings):
+            if not told and _ready(settings, workers=int(with_worker)):
                 told = True
                 sys.stderr.write(ready_message)
                 sys.stderr.flush()
@@ -139,13 +139,15 @@ def _check_port(settings: Settings) -> None:
             ) from error
 
 
-def _ready(settings: Settings) -> bool:
+def _ready(settings: Settings, *, workers: int) -> bool:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.http.host, settings.http.host)  # noqa: S104 - compared
     connection = http.client.HTTPConnection(host, settings.http.port, timeout=2)
     try:
         connection.request("GET", "/health/ready")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except OSError:
+        answer = connection.getresponse()
+        told = json.loads(answer.read())
+        return answer.status == http.HTTPStatus.OK and told["workers"] >= workers
+    except (OSError, http.client.HTTPException, ValueError):
         return False
     finally:
         connection.close()

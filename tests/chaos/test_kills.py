@@ -102,6 +102,88 @@ def test_an_import_goes_on_where_it_was_after_kill_9_of_everything_at(
         assert {name: steps_of(client, job_id)[name] for name in finished} == dict.fromkeys(finished, 1)
 
 
+EXPORT_POINTS: Final = [
+    (step, moment) for step in ("fetch", "convert", "verify", "publish") for moment in ("before", "after")
+]
+
+
+@pytest.mark.parametrize(("step", "moment"), EXPORT_POINTS)
+def test_an_export_goes_on_where_it_was_after_kill_9_of_its_worker_at(
+    make_service: MakeService, alpine: Path, tmp_path: Path, step: str, moment: str
+) -> None:
+    service = make_service().start("--no-worker")
+    with service.demo() as client:
+        with healthy_worker(service):
+            image_id = client.succeeded(submitted(client, alpine, "exported"))["entities"]["image_id"]
+        worker = dying_worker(service, step, moment)
+        body = {"bucket_url": "golden:out.vhd", "file_format": "vhd"}
+        job_id = client.submit("POST", f"/v1/cloudimages/{image_id}/file", body)
+        assert worker.wait(timeout=60) == -signal.SIGKILL
+
+        with healthy_worker(service):
+            client.succeeded(job_id)
+
+            out = tmp_path / "out.vhd"
+            out.write_bytes(client.get_object("golden", "out.vhd"))
+            compare = ["qemu-img", "compare", "-f", "qcow2", "-F", "vpc", str(alpine), str(out)]
+            subprocess.run(compare, check=True, capture_output=True)
+            until(lambda: len(service.files()) == 1, f"no stray file: {service.files()}", within_s=20)
+        bucket = service.data_dir / "buckets"
+        assert sorted(path.name for path in bucket.rglob("*") if path.is_file()) == [alpine.name, "out.vhd"]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_copy_ends_once_after_kill_9_of_its_worker(make_service: MakeService, alpine: Path, moment: str) -> None:
+    service = make_service().start("--no-worker")
+    with service.demo() as client:
+        with healthy_worker(service):
+            image_id = client.succeeded(submitted(client, alpine, "source"))["entities"]["image_id"]
+        worker = dying_worker(service, "publish", moment)
+        job_id = client.submit("POST", f"/v1/cloudimages/{image_id}/copy", {"name": "the-copy"})
+        assert worker.wait(timeout=60) == -signal.SIGKILL
+
+        with healthy_worker(service):
+            copy_id = client.succeeded(job_id)["entities"]["image_id"]
+
+        found = client.http.get("/v2/images", params={"name": "the-copy"}).json()["images"]
+        assert [(image["id"], image["status"]) for image in found] == [(copy_id, "active")]
+        assert len(service.files()) == 1
+
+
+def test_a_running_job_that_is_cancelled_ends_and_takes_its_image_back(make_service: MakeService, vmdk: Path) -> None:
+    service = make_service().start("--no-worker")
+    with service.demo() as client:
+        worker = dying_worker(service, "convert", "before", "SIGSTOP")
+        job_id = submitted(client, vmdk, "unwanted")
+        until(lambda: "T" in _state(worker.pid), "the worker to be stopped")
+
+        cancelled = client.http.post(f"/calotype/v1/jobs/{job_id}:cancel").json()
+        worker.send_signal(signal.SIGCONT)
+        job = client.ended(job_id)
+
+        assert cancelled["state"] == "cancelling"
+        assert (job["status"], job["fail_reason"]) == ("FAIL", "cancelled by demo")
+        assert client.http.get(f"/calotype/v1/jobs/{job_id}").json()["state"] == "cancelled"
+        assert client.http.get("/v2/images").json()["images"] == []
+        until(lambda: service.files() == set(), "the job's files to be gone")
+        worker.terminate()
+        worker.wait(timeout=60)
+
+
+def test_a_service_that_is_stopped_in_mid_job_goes_on_with_it_when_started_again(
+    make_service: MakeService, vmdk: Path
+) -> None:
+    service = make_service(environment={"CALOTYPE_JOBS_DRAIN_S": "1"}).start()
+    with service.demo() as client:
+        job_id = submitted(client, vmdk, "stopped")
+        until(lambda: client.job(job_id)["status"] != "INIT", "the job to run")
+    assert service.stop() == 0
+
+    service.start()
+    with service.demo() as client:
+        assert_one_whole_image(service, client, client.ended(job_id), "stopped")
+
+
 def test_another_worker_takes_over_from_one_that_is_dead(make_service: MakeService, vmdk: Path) -> None:
     service = make_service(
         environment={"CALOTYPE_JOBS_HEARTBEAT_S": "0.5", "CALOTYPE_JOBS_DEAD_AFTER_S": "2"},

@@ -9,6 +9,8 @@ NEXT_STEPS: Final[Mapping[str, str]] = {
     "forbidden": "ask an administrator for the role member on this project",
     "bucket_not_found": "calotype bucket list shows the buckets; calotype bucket create NAME makes one",
     "bucket_not_empty": "calotype bucket list NAME shows what is in it; calotype bucket rm BUCKET:KEY removes it",
+    "bucket_read_only": "the operator mapped this bucket read-only: put the object into another one",
+    "bucket_mapped": "the operator of the service maps this bucket in calotype.toml; only there can it be changed",
     "object_not_found": "calotype bucket list BUCKET shows what is there",
     "object_exists": "name another key, or remove this one first: calotype bucket rm BUCKET:KEY",
     "image_not_found": "calotype image list shows the images of this project",

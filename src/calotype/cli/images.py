@@ -45,7 +45,8 @@ def create(
         ),
     ] = None,
     os_version: Annotated[
-        str | None, typer.Option("--os-version", help="E.g. 'Debian GNU/Linux 12.0.0 64bit'; without it, detected.")
+        str | None,
+        typer.Option("--os-version", help="E.g. 'Debian GNU/Linux 12.0.0 64bit'; without it, Other Linux(64 bit)."),
     ] = None,
     wait: Wait = False,
     timeout_s: Timeout = DEFAULT_TIMEOUT_S,

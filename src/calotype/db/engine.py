@@ -56,10 +56,6 @@ class Database:
         self._writing = engine.execution_options(calotype_write=True)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="database")
 
-    @property
-    def is_sqlite(self) -> bool:
-        return self.engine.dialect.name == "sqlite"
-
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         with _translated(), self._reading.begin() as connection:

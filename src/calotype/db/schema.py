@@ -300,17 +300,6 @@ Table(
 )
 
 Table(
-    "job_log",
-    METADATA,
-    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
-    Column("seq", Integer, nullable=False),
-    Column("at", BigInteger, nullable=False),
-    Column("level", Text, nullable=False),
-    Column("message", Text, nullable=False),
-    PrimaryKeyConstraint("job_id", "seq"),
-)
-
-Table(
     "workers",
     METADATA,
     Column("executor_id", Text, primary_key=True),

@@ -146,14 +146,20 @@ class Directory:
         """All projects for an admin, for others those that they have a role on.
 
         A name that no project has but the region: the project of the token alone. Huawei's SDK looks up the id of "the
-        project of the region" so, because in that cloud a region's first project bears its name.
+        project of the region" so, because in that cloud a region's first project bears its name. Another name that is
+        none of the caller's own projects: `Forbidden`.
         """
         of = None if may(caller, ADMINISTER) else caller.user_id
         found = await self._projects(of, wanted, page)
-        if found or wanted.name != self._region or caller.project_id is None:
+        if found or wanted.name is None:
             return found
-        mine = caller.project_id
-        return [await self._db.read(lambda c: project_in(c, mine))]
+        if wanted.name == self._region and caller.project_id is not None:
+            mine = caller.project_id
+            return [await self._db.read(lambda c: project_in(c, mine))]
+        if of is not None:
+            # As Keystone refuses it: on this answer, and on no other, clients take what they were given for an id.
+            raise Forbidden(NOT_YOURS)
+        return found
 
     async def projects_of(self, user_id: str, wanted: Filter, page: Page) -> list[Project]:
         """Projects that the user has a role on."""

@@ -6,6 +6,7 @@ Any number of workers may do it at once; each action is guarded in the database 
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -90,8 +91,10 @@ class Reaper:
         self._end_lost_jobs(now)
         self._clean_scratch(now)
         with self.db.writing() as c:
-            c.execute(sql.EXPIRE, {"now": now})
+            expired = [str(row[0]) for row in c.execute(sql.EXPIRE, {"now": now})]
             c.execute(sql.FORGET_WORKERS, {"before": now - FORGET_AFTER_MS})
+        if expired:
+            self._client.delete_workflows(expired)
         for sweep in self.sweeps:
             sweep(now)
 
@@ -122,7 +125,11 @@ class Reaper:
         """Folders of jobs that have ended or that nobody knows."""
         if not self.scratch.exists():
             return
-        old = [f for f in self.scratch.iterdir() if f.stat().st_mtime * 1000 < now - GRACE_MS]
+        old = []
+        for folder in self.scratch.iterdir():
+            with suppress(FileNotFoundError):  # its job has just ended
+                if folder.stat().st_mtime * 1000 < now - GRACE_MS:
+                    old.append(folder)
         with self.db.reading() as c:
             still_open = sql.open_among(c, [f.name for f in old])
         for folder in old:

@@ -166,7 +166,6 @@ class Jobs:
         if c.execute(sql.FAIL, values).rowcount == 0:
             return False
         c.execute(sql.END_OPEN_STEPS, {"id": job.id, "now": now})
-        c.execute(sql.LOG, {"id": job.id, "now": now, "level": "error", "message": f"{error.img} {detail}"[:2000]})
         self._undo[job.kind](c, job, now)
         return True
 
@@ -207,7 +206,11 @@ class Waiting:
 
     async def _look(self) -> None:
         while self._waiters:
-            for job_id in await self._db.read(partial(sql.finished, ids=list(self._waiters))):
+            try:
+                finished = await self._db.read(partial(sql.finished, ids=list(self._waiters)))
+            except CalotypeError:
+                finished = []  # the database is away: who waits is answered at the latest when his time is up
+            for job_id in finished:
                 for future in self._waiters.get(job_id, ()):
                     if not future.done():
                         future.set_result(None)

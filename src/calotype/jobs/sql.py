@@ -25,9 +25,6 @@ BY_ID: Final = text(f"SELECT {COLUMNS} FROM jobs WHERE id = :id")  # noqa: S608 
 # The hot read of the job query; also run by the raw drivers (see db/fast.py), hence no named parameter.
 QUERY: Final = f"SELECT {COLUMNS} FROM jobs WHERE id = ?"  # noqa: S608 - constants only
 
-# An earlier submission with the same key: the same job is answered.
-BY_REQUEST_ID: Final = text("SELECT id FROM jobs WHERE project_id = :project_id AND request_id = :request_id")
-
 # How many jobs of some kinds a project has under way. The index on (project_id, status, …) serves it.
 COUNT_OPEN: Final = text("""
 SELECT count(*) FROM jobs WHERE project_id = :project_id AND status IN ('INIT', 'RUNNING') AND kind IN :kinds
@@ -52,8 +49,6 @@ UPDATE jobs SET percent = CASE WHEN :percent > percent THEN :percent ELSE percen
  WHERE id = :id AND attempt = :attempt AND status = 'RUNNING'
 RETURNING cancel_requested, cancel_reason
 """)
-
-RESET_PERCENT: Final = text("UPDATE jobs SET percent = :percent WHERE id = :id AND attempt = :attempt")
 
 SUCCEED: Final = text("""
 UPDATE jobs SET status = 'SUCCESS', end_time = :now, percent = 10000, current_task = '', entities = :entities,
@@ -92,6 +87,7 @@ OPEN_AMONG: Final = text("SELECT id FROM jobs WHERE id IN :ids AND status IN ('I
 
 EXPIRE: Final = text("""
 DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE expires_at IS NOT NULL AND expires_at < :now LIMIT 500)
+RETURNING id
 """)
 
 INSERT_STEP: Final = text("""
@@ -116,12 +112,6 @@ UPDATE job_steps SET state = CASE state WHEN 'running' THEN 'failed' ELSE 'skipp
 STEP_BYTES: Final = text("""
 UPDATE job_steps SET done_bytes = :done, total_bytes = :total WHERE job_id = :id AND position = :position
 """)
-LOG: Final = text("""
-INSERT INTO job_log (job_id, seq, at, level, message)
-SELECT :id, coalesce(max(seq), 0) + 1, :now, :level, :message FROM job_log WHERE job_id = :id
-""")
-READ_LOG: Final = text("SELECT seq, at, level, message FROM job_log WHERE job_id = :id AND seq > :after ORDER BY seq")
-
 # --- workers ----------------------------------------------------------------------------------------------------------
 
 WORKER_STARTS: Final = text("""
@@ -204,11 +194,6 @@ def insert(
 def by_id(c: Connection, job_id: str) -> Job | None:
     row = c.execute(BY_ID, {"id": job_id}).one_or_none()
     return None if row is None else job_of(tuple(row))
-
-
-def by_request_id(c: Connection, project_id: str, request_id: str) -> JobId | None:
-    found = c.execute(BY_REQUEST_ID, {"project_id": project_id, "request_id": request_id}).scalar_one_or_none()
-    return None if found is None else JobId(found)
 
 
 def count_open(c: Connection, project_id: str, kinds: Iterable[JobType]) -> int:

@@ -124,17 +124,18 @@ class Ingest:
         stored = DiskFormat(run.results["inspect"]["stored_format"])
         target = self.blobs.staging_path(run.token)
         await asyncio.to_thread(self.blobs.discard, run.token)
+        made: Result = {"token": run.token, "format": stored.value}
         if run.results["inspect"]["as_it_is"]:
-            digests = await self._digested(run, source, copy_to=target)
+            made |= digests_to_json(await self._digested(run, source, copy_to=target))
         else:
             kind = TargetKind.RAW if stored is DiskFormat.RAW else TargetKind.QCOW2_ZSTD
             await self.converter.convert(
-                source, source_format, target, kind, virtual_size=virtual_size, progress=lambda f: run.advance(f * 0.8)
+                source, source_format, target, kind, virtual_size=virtual_size, progress=run.advance
             )
-            digests = await self._digested(run, target, copy_to=None)
         image_id = _image_id(run.job)
-        await self.images.db.write(lambda c: self.images.reserve_in(c, image_id, run.upload_id, digests.size, now_ms()))
-        return {"token": run.token, "format": stored.value, **digests_to_json(digests)}
+        size = (await asyncio.to_thread(target.stat)).st_size
+        await self.images.db.write(lambda c: self.images.reserve_in(c, image_id, run.upload_id, size, now_ms()))
+        return made
 
     async def _verify(self, run: Run) -> Result:
         converted = run.results["convert"]
@@ -142,30 +143,41 @@ class Ingest:
             # Made by a worker on another machine, whose staging folder this is not: make it again here.
             run.results["convert"] = converted = await self._convert(run)
         staged = self._bytes_of(run)
-        written = await self._digested(run, staged, copy_to=None)
-        if written != digests_of_json(converted):
-            raise VerificationFailed("the stored bytes do not read back as they were written")
-        source_format = DiskFormat(run.results["inspect"]["format"])
-        stored = DiskFormat(converted["format"])
-        if not run.results["inspect"]["as_it_is"]:
-            if not await asyncio.to_thread((run.scratch / "source").exists):
-                await self._fetch(run)
-            await self.converter.compare(
-                run.scratch / "source",
-                source_format,
-                staged,
-                stored,
-                virtual_size=run.results["inspect"]["virtual_size"],
-                progress=lambda f: run.advance(0.3 + f * 0.7),
-            )
-            # What comes out of a conversion is an image itself, and is looked at like any other.
-            found = await asyncio.to_thread(self._inspected, staged, declared=stored)
-            if found.virtual_size != run.results["inspect"]["virtual_size"]:
-                raise VerificationFailed("the converted image is not as large as the source")
-        return {"convert": converted}
+        if run.results["inspect"]["as_it_is"]:
+            written = await self._digested(run, staged, copy_to=None)
+            if written != digests_of_json(converted):
+                raise VerificationFailed("the stored bytes do not read back as they were written")
+            return dict(converted)
+        if not await asyncio.to_thread((run.scratch / "source").exists):
+            await self._fetch(run)
+        # The digests are taken while qemu-img compares: both read the same bytes, once from the disk.
+        digesting = asyncio.ensure_future(self._digested(run, staged, copy_to=None, told=False))
+        try:
+            await self._compare(run, staged, DiskFormat(converted["format"]))
+            return {**converted, **digests_to_json(await digesting)}
+        finally:
+            if not digesting.done():
+                run.stop.set()
+                await asyncio.wait({digesting})
+                digesting.exception()  # looked at: what ended the comparison is what is told
+
+    async def _compare(self, run: Run, staged: Path, stored: DiskFormat) -> None:
+        virtual_size = run.results["inspect"]["virtual_size"]
+        await self.converter.compare(
+            run.scratch / "source",
+            DiskFormat(run.results["inspect"]["format"]),
+            staged,
+            stored,
+            virtual_size=virtual_size,
+            progress=run.advance,
+        )
+        # What comes out of a conversion is an image itself, and is looked at like any other.
+        found = await asyncio.to_thread(self._inspected, staged, declared=stored)
+        if found.virtual_size != virtual_size:
+            raise VerificationFailed("the converted image is not as large as the source")
 
     async def _publish(self, run: Run) -> Result:
-        converted = run.results["verify"]["convert"]
+        converted = run.results["verify"]
         blob_id = BlobId(run.job.id)
         image_id = _image_id(run.job)
         run.committing = True
@@ -220,7 +232,8 @@ class Ingest:
         with path.open("rb") as file:
             return inspect(file, declared=declared, most_virtual_bytes=self.settings.images.virtual_bytes_per_image)
 
-    async def _digested(self, run: Run, path: Path, *, copy_to: Path | None) -> Digests:
+    async def _digested(self, run: Run, path: Path, *, copy_to: Path | None, told: bool = True) -> Digests:
+        """`told`: whether it is this that the step's progress is measured by."""
         size = (await asyncio.to_thread(path.stat)).st_size
         return await to_the_end(
             partial(
@@ -229,7 +242,7 @@ class Ingest:
                 hash_algorithm=self.settings.images.hash_algorithm,
                 copy_to=copy_to,
                 sparse=True,
-                progress=lambda done: run.advance_bytes(done, size),
+                progress=(lambda done: run.advance_bytes(done, size)) if told else None,
                 cancelled=run.stop,
             )
         )

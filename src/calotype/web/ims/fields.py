@@ -21,7 +21,8 @@ from calotype.errors import (
     NameTooLong,
     TooManyTags,
 )
-from calotype.images.os_versions import find, os_attributes
+from calotype.images.attributes import IMAGE_ID as UUID
+from calotype.images.os_versions import find
 
 Body = Mapping[str, Any]
 
@@ -30,7 +31,6 @@ NAME: Final = re.compile(r"[A-Za-z0-9._\-一-鿿](?:[A-Za-z0-9._ \-一-鿿]*[A-Z
 DESCRIPTION: Final = re.compile(r"[^\r\n<>]*")
 TAG_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,36}")
 TAG_VALUE: Final = re.compile(r"[A-Za-z0-9_-]{0,43}")
-UUID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 IMAGE_TYPES: Final = {
     "ECS": "FusionCompute",
     "FusionCompute": "FusionCompute",
@@ -168,12 +168,12 @@ def kind(body: Body) -> str:
 
 
 def os_properties(body: Body) -> tuple[str | None, dict[str, str]]:
-    """`os_version` as given and checked, and the `__os…` attributes of it; of `os_type` where no version is given."""
+    """`os_version` by its name in the table, from which its attributes follow; else those of `os_type` alone."""
     version, wanted = text(body, "os_version"), text(body, "os_type")
     if wanted is not None and wanted not in ("Linux", "Windows", "Other"):
         raise InvalidOsType("os_type: wants Linux, Windows or Other")
     if version is not None:
-        return find(version).os_version, os_attributes(version)
+        return find(version).os_version, {}
     return None, {"__os_type": wanted} if wanted else {}
 
 

@@ -1,6 +1,5 @@
 """The IMS calls that start jobs: import a file, register one, export an image, copy one. Each answers with a job id."""
 
-import re
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -18,6 +17,7 @@ from calotype.errors import (
     NotSupported,
     UnknownResource,
 )
+from calotype.images.attributes import IMAGE_ID
 from calotype.images.model import DEFAULT_OS_VERSION, ImageCreate, ImageId
 from calotype.jobs.kinds import copy_image, export, import_file
 from calotype.jobs.model import JobId
@@ -25,7 +25,6 @@ from calotype.web.ims import fields
 from calotype.web.request import app_of, body, caller, json
 from calotype.web.route import Route
 
-IMAGE_ID: Final = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}", re.ASCII)
 MOST_DISK_GB: Final = 1024  # min_disk of a system disk image
 
 

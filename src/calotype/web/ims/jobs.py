@@ -1,19 +1,15 @@
 """Job routes of the IMS face. The status query is answered before the router (`query.py`); it stands here for the
 route table, its wrong methods, and the published description."""
 
-import re
-from typing import Final
-
 from starlette.requests import Request
 from starlette.responses import Response
 
 from calotype.errors import JobNotFound
 from calotype.jobs import sql, view
 from calotype.jobs.service import Jobs
+from calotype.web.ims.query import JOB_ID
 from calotype.web.request import app_of, caller, json
 from calotype.web.route import Route
-
-JOB_ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
 async def show_status(request: Request) -> Response:

@@ -209,16 +209,6 @@ def upgrade() -> None:
         postgresql_where=sa.text("touched_at IS NOT NULL"),
     )
     op.create_table(
-        "job_log",
-        sa.Column("job_id", sa.Text(), nullable=False),
-        sa.Column("seq", sa.Integer(), nullable=False),
-        sa.Column("at", sa.BigInteger(), nullable=False),
-        sa.Column("level", sa.Text(), nullable=False),
-        sa.Column("message", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_job_log_job_id"), ondelete="CASCADE"),
-        sa.PrimaryKeyConstraint("job_id", "seq", name=op.f("pk_job_log")),
-    )
-    op.create_table(
         "job_steps",
         sa.Column("job_id", sa.Text(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),

@@ -28,6 +28,7 @@ check: $(ready) ## format, lint and types
 	$(bin)/mypy
 
 test: setup ## the tests
+	@bash scripts/system-packages.sh curl:curl
 	$(bin)/pytest -n 2 --dist worksteal -m "not services"
 
 test-services: setup ## the tests that want a real PostgreSQL, which is started for them

@@ -68,11 +68,12 @@ def remarks() -> dict[tuple[str, str], str]:
         if token.type == tokenize.COMMENT
     }
     return {
-        (holder.name, field.target.id): comments[field.lineno]
+        (holder.name, field.target.id): comments[field.end_lineno or field.lineno]
         for holder in ast.parse(source).body
         if isinstance(holder, ast.ClassDef)
         for field in holder.body
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.lineno in comments
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        if (field.end_lineno or field.lineno) in comments
     }
 
 
@@ -92,7 +93,15 @@ def allowed(kind: Any) -> str:
         return f"{name}, {' '.join(bounds)}"
     if origin is typing.Literal:
         return ", ".join(code(value) for value in arguments)
+    if origin is tuple:
+        return f"list of: {allowed(arguments[0])}"
+    if origin is dict:
+        return "table of names and texts"
     return {str: "text", bool: "`true`, `false`", int: "whole number", float: "number"}[kind]
+
+
+def _default(field: Any) -> object:
+    return field.default_factory() if field.default is msgspec.NODEFAULT else field.default
 
 
 def shown_default(value: object) -> str:
@@ -107,24 +116,32 @@ def settings_tables() -> str:
     for section, holder in holders.items():
         rows = []
         for field in msgspec.structs.fields(holder):
-            if field.name == "buckets" or field.name in settings.SECTIONS:
+            if field.name in settings.TABLES or field.name in settings.SECTIONS:
                 continue
             dotted = f"{section}.{field.name}" if section else field.name
             words = [told[holder.__name__, field.name], allowed(field.type)]
-            rows.append([code(dotted), shown_default(field.default), *words, code(variables[dotted])])
+            rows.append(
+                [
+                    code(dotted),
+                    shown_default(_default(field)),
+                    *words,
+                    code(variables[dotted]) if dotted in variables else "in the file only",
+                ]
+            )
         title = f"## `[{section}]`" if section else "## Without a section"
         columns = ["Setting", "Default", "Meaning", "Allowed", "Variable"]
         parts.append(f"{title}\n\n{table(columns, rows)}")
-    rows = [
-        [
-            code(f"buckets.NAME.{field.name}"),
-            "must be given" if field.default is msgspec.NODEFAULT else shown_default(field.default),
-            told["BucketMapping", field.name],
-            allowed(field.type),
+    for name, holder in settings.TABLES.items():
+        rows = [
+            [
+                code(f"{name}.NAME.{field.name}"),
+                "must be given" if field.default is msgspec.NODEFAULT else shown_default(field.default),
+                told[holder.__name__, field.name],
+                allowed(field.type),
+            ]
+            for field in msgspec.structs.fields(holder)
         ]
-        for field in msgspec.structs.fields(settings.BucketMapping)
-    ]
-    parts.append(f"## `[buckets.NAME]`\n\n{table(['Setting', 'Default', 'Meaning', 'Allowed'], rows)}")
+        parts.append(f"## `[{name}.NAME]`\n\n{table(['Setting', 'Default', 'Meaning', 'Allowed'], rows)}")
     return "\n".join(parts)
 
 

@@ -12,7 +12,7 @@ from tests.service import Client, Service
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One service for all tests of a test process that do not stop it."""
-    running = Service(tmp_path_factory.mktemp("service"), environment={"CALOTYPE_IMAGES_COUNT_PER_PROJECT": "1000"})
+    running = Service(tmp_path_factory.mktemp("service"), environment={"CALOTYPE_IMAGE_COUNT_PER_PROJECT": "1000"})
     try:
         yield running.start()
     finally:

@@ -17,6 +17,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 PREFIX: Final = "CALOTYPE_"
+STORE_NAME: Final = r"[a-z0-9][a-z0-9_-]{0,62}"
+LOCAL: Final = "local"  # the store that is always there
 BUCKET_NAME: Final = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 # Read by other parts than Settings: which file to read, and secrets that only the first start needs.
 OTHER_VARIABLES: Final = frozenset({"CALOTYPE_CONFIG", "CALOTYPE_ADMIN_PASSWORD", "CALOTYPE_DEMO_PASSWORD"})
@@ -67,11 +69,47 @@ class ImageSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     properties: Count = 128  # that an owner sets on one image
     hash_algorithm: Literal["sha512", "sha256"] = "sha512"  # of os_hash_value, for images that come from now on
     upload_idle_s: Seconds = 60.0  # an upload that brings no byte for so long is ended
-    check_uploads: Literal["enforce", "warn"] = "enforce"  # whether disk_format must be what the bytes are
+    format_enforcement: bool = True  # disk_format must be what the bytes are; false: a difference is only logged
+    staged_bytes_per_project: Bytes = 1024**4  # bytes that wait for their import, of one project
+    staged_hours: Count = 24  # how long staged bytes wait for their import before they are removed
+    members: Count = 256  # projects that one image is shared with
 
 
 class ImportSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format: Literal["qcow2", "raw", "keep"] = "qcow2"  # what an import stores; a self-contained qcow2 is kept as it is
+
+
+class ImageV2Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    dialect: Literal["upstream", "ims"] = "upstream"  # whose rules hold where the two differ on /v2/images
+    import_methods: tuple[Literal["glance-direct", "web-download", "copy-image", "glance-download"], ...] = (
+        "glance-direct",
+        "web-download",
+        "copy-image",
+        "glance-download",
+    )  # what POST /v2/images/{id}/import offers
+    decompress: bool = True  # an import unpacks gz, xz, zst and bz2 around the image
+    decompress_ratio: Count = 200  # the most that an import unpacks to, as a multiple of what came
+    convert_to: Literal["keep", "raw", "qcow2"] = "keep"  # the format that an import stores
+    inject: dict[str, str] = {}  # properties that every import sets; in the file only
+    inject_ignored_roles: tuple[str, ...] = ("admin",)  # whose imports are left as they are
+    downloaded_properties: tuple[str, ...] = (
+        "hw_",
+        "trait:",
+        "os_distro",
+        "os_secure_boot",
+        "os_type",
+    )  # beginnings of the names of properties that glance-download brings along
+    locations: Literal["hidden", "shown", "set"] = "hidden"  # set: owners see them and may point at an http store
+    cache_bytes: Bytes = 10 * 1024**3  # of a node's copies of images that lie in remote stores
+
+
+class Store(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A place that holds the bytes of images. `local` in `data_dir` is always there and the default."""
+
+    type: Literal["folder", "http"] = "folder"  # http: read only, images point at URLs
+    folder: str = ""  # absolute path; of `local` empty: blobs in data_dir
+    weight: int = 0  # of several stores that hold an image, the heaviest is read
+    description: str = ""
 
 
 class SecuritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,11 +137,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     http: Http = Http()
     identity: IdentitySettings = IdentitySettings()
     jobs: JobSettings = JobSettings()
-    images: ImageSettings = ImageSettings()
+    image: ImageSettings = ImageSettings()
     imports: ImportSettings = ImportSettings()
+    imagev2: ImageV2Settings = ImageV2Settings()
     security: SecuritySettings = SecuritySettings()
     ims: ImsSettings = ImsSettings()
     buckets: dict[str, BucketMapping] = {}  # name -> mapped folder; in the file only
+    stores: dict[str, Store] = {}  # id -> store of image bytes, besides `local`; in the file only
 
     @property
     def folder(self) -> Path:
@@ -131,6 +171,8 @@ SECTIONS: Final[Mapping[str, type[Struct]]] = {
     for field in msgspec.structs.fields(Settings)
     if isinstance(field.type, type) and issubclass(field.type, Struct)
 }
+TABLES: Final[Mapping[str, type[Struct]]] = {"buckets": BucketMapping, "stores": Store}  # in the file only: by name
+FILE_ONLY: Final = frozenset({"imagev2.inject"})
 SECRETS: Final = frozenset({"database"})  # settings whose value may hold a password
 
 
@@ -159,6 +201,8 @@ def load(environment: Mapping[str, str] | None = None, **overrides: object) -> S
         raise WrongSetting("jobs.dead_after_s: wants at least twice jobs.heartbeat_s")
     for name, mapping in settings.buckets.items():
         _check_mapping(name, mapping, settings.folder)
+    for name, store in settings.stores.items():
+        _check_store(name, store, settings.folder)
     return settings
 
 
@@ -178,8 +222,10 @@ def variables() -> dict[str, str]:
         section = SECTIONS.get(field.name)
         if section is not None:
             for inner in msgspec.structs.fields(section):
+                if f"{field.name}.{inner.name}" in FILE_ONLY:
+                    continue
                 names[f"{PREFIX}{field.name}_{inner.name}".upper()] = f"{field.name}.{inner.name}"
-        elif field.name != "buckets":
+        elif field.name not in TABLES:
             names[f"{PREFIX}{field.name}".upper()] = field.name
     return names
 
@@ -192,6 +238,22 @@ def _check_mapping(name: str, mapping: BucketMapping, data_dir: Path) -> None:
     folder, data = Path(mapping.folder).resolve(), data_dir.resolve()
     if folder.is_relative_to(data) or data.is_relative_to(folder):
         raise WrongSetting(f"buckets.{name}.folder: wants a folder apart from data_dir, which holds everyone's images")
+
+
+def _check_store(name: str, store: Store, data_dir: Path) -> None:
+    if not re.fullmatch(STORE_NAME, name) or name.startswith("os_glance_"):
+        raise WrongSetting(f"stores.{name}: wants a name of 1 to 63 of a-z, 0-9, '-' and '_'")
+    if store.type == "http":
+        if store.folder or name == LOCAL:
+            raise WrongSetting(f"stores.{name}: an http store has no folder, and the store {LOCAL} is a folder")
+        return
+    if name == LOCAL and not store.folder:
+        return
+    if not store.folder.startswith("/"):
+        raise WrongSetting(f"stores.{name}.folder: wants an absolute path")
+    folder, data = Path(store.folder).resolve(), data_dir.resolve()
+    if folder.is_relative_to(data) or data.is_relative_to(folder):
+        raise WrongSetting(f"stores.{name}.folder: wants a folder apart from data_dir and from other stores")
 
 
 def _merge(values: dict[str, Any], name: str, value: Any) -> None:
@@ -233,7 +295,10 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _parsed(variable: str, text: str, kind: Any) -> Any:
+    """A list is written with commas: `a, b`."""
     try:
+        if typing.get_origin(kind) is tuple:
+            return msgspec.convert([part.strip() for part in text.split(",") if part.strip()], kind)
         return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as error:
         raise WrongSetting(f"{variable}: {_explained(str(error))}") from None

@@ -112,7 +112,7 @@ def opened(kind: str, folder: Path, **limits: Any) -> Iterator[Catalogue]:
 @contextmanager
 def _settings(kind: str, folder: Path, limits: ImageSettings) -> Iterator[Settings]:
     if kind == "sqlite":
-        yield Settings(data_dir=str(folder), images=limits)
+        yield Settings(data_dir=str(folder), image=limits)
         return
     url = os.environ.get("TEST_POSTGRESQL_URL") or pytest.skip("wants a PostgreSQL server: make test-services")
     name = f"images_{uuid.uuid4().hex}"
@@ -120,7 +120,7 @@ def _settings(kind: str, folder: Path, limits: ImageSettings) -> Iterator[Settin
     with server.connect() as c:
         c.execute(text(f"CREATE DATABASE {name}"))
     try:
-        yield Settings(data_dir=str(folder), images=limits, database=f"{url.rpartition('/')[0]}/{name}")
+        yield Settings(data_dir=str(folder), image=limits, database=f"{url.rpartition('/')[0]}/{name}")
     finally:
         with server.connect() as c:
             c.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))

@@ -44,7 +44,7 @@ def catalogue(tmp_path: Path) -> Iterator[Catalogue]:
 
 @pytest.fixture
 def lenient(tmp_path: Path) -> Iterator[Catalogue]:
-    with opened("sqlite", tmp_path, check_uploads="warn") as made:
+    with opened("sqlite", tmp_path, format_enforcement=False) as made:
         yield made
 
 

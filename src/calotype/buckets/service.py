@@ -168,7 +168,7 @@ class Buckets:
                 budget=budget,
                 sparse=False,
                 direct=False,  # an import is likely to read it soon
-                idle_s=self.settings.images.upload_idle_s,
+                idle_s=self.settings.image.upload_idle_s,
                 announced=announced,
             )
             if expected_md5 and arrived.digests["md5"] != expected_md5:

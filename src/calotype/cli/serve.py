@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from calotype.settings import Settings, WrongSetting, load, shown, variables
+from calotype.settings import TABLES, Settings, WrongSetting, load, shown, variables
 
 DataDir = Annotated[
     str | None, typer.Option("--data-dir", help="Folder of everything the service keeps.", metavar="DIR")
@@ -92,7 +92,7 @@ def settings_command(data_dir: DataDir = None, as_json: Json = False) -> None:
 def _flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for name, value in values.items():
-        if isinstance(value, dict) and not (prefix == "" and name == "buckets"):
+        if isinstance(value, dict) and not (prefix == "" and name in TABLES):
             found += _flat(value, f"{prefix}{name}.")
         else:
             found.append((prefix + name, value))

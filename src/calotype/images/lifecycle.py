@@ -25,7 +25,7 @@ class Lifecycle:
     """The building blocks. `service.Images` is one, with what request handlers await on top."""
 
     def __init__(self, settings: Settings) -> None:
-        self.limits: ImageSettings = settings.images
+        self.limits: ImageSettings = settings.image
 
     # --- finding ------------------------------------------------------------------------------------------------------
 

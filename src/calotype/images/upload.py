@@ -61,7 +61,7 @@ class Upload:
             raise
 
     def _bounded(self, announced: int | None) -> None:
-        most = self.settings.images.file_bytes
+        most = self.settings.image.file_bytes
         if announced is not None and announced > most:
             raise ImageTooLarge(f"{announced} bytes are announced; an image has at most {most}")
 
@@ -78,24 +78,24 @@ class Upload:
         return await receive(
             chunks,
             self.blobs.staging_path(self.id),
-            hash_algorithm=self.settings.images.hash_algorithm,
-            most_bytes=self.settings.images.file_bytes,
+            hash_algorithm=self.settings.image.hash_algorithm,
+            most_bytes=self.settings.image.file_bytes,
             budget=self.budget,
             sparse=True,
-            idle_s=self.settings.images.upload_idle_s,
+            idle_s=self.settings.image.upload_idle_s,
             grew=grew,
             announced=announced,
         )
 
     def _inspected(self, image: Image) -> Inspection:
-        """What the staged bytes are. With `check_uploads = "warn"` they may be of another format than declared; what is
+        """What the staged bytes are. Without `format_enforcement` they may be of another format than declared; what is
         unsafe, broken or of two formats is refused all the same."""
-        most = self.settings.images.virtual_bytes_per_image
+        most = self.settings.image.virtual_bytes_per_image
         with self._staged() as file:
             try:
                 found = inspect(file, declared=image.disk_format, most_virtual_bytes=most)
             except FormatMismatch as mismatch:
-                if self.settings.images.check_uploads == "enforce":
+                if self.settings.image.format_enforcement:
                     raise
                 found = inspect(file, declared=None, most_virtual_bytes=most)
                 log.warning("format_differs", image_id=image.id, declared=image.disk_format, reason=mismatch.message)

@@ -69,8 +69,8 @@ def _copyable(source: Image, settings: Settings) -> None:
         raise WrongStatus(now=source.status, wanted="only an active image can be copied")
     if source.disk_format == DiskFormat.ISO:
         raise IsoImage("ISO images cannot be copied")
-    if (source.size or 0) > settings.images.export_bytes:
-        raise ImageTooLarge(f"only images up to {settings.images.export_bytes} bytes can be copied")
+    if (source.size or 0) > settings.image.export_bytes:
+        raise ImageTooLarge(f"only images up to {settings.image.export_bytes} bytes can be copied")
 
 
 class CopyImage:

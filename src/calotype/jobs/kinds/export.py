@@ -98,8 +98,8 @@ def _exportable(image: Image, caller: Caller, settings: Settings) -> None:
         raise WrongStatus(now=image.status, wanted="only an active image can be exported")
     if image.disk_format == DiskFormat.ISO:
         raise IsoImage("an ISO image cannot be exported; download it")
-    if (image.size or 0) > settings.images.export_bytes:
-        raise ImageTooLarge(f"only images up to {settings.images.export_bytes} bytes can be exported")
+    if (image.size or 0) > settings.image.export_bytes:
+        raise ImageTooLarge(f"only images up to {settings.image.export_bytes} bytes can be exported")
 
 
 class Export:
@@ -138,7 +138,7 @@ class Export:
 
     def _virtual_size(self, path: Path, disk_format: str) -> int:
         with path.open("rb") as file:
-            most = self.settings.images.virtual_bytes_per_image
+            most = self.settings.image.virtual_bytes_per_image
             return inspect(file, declared=disk_format, most_virtual_bytes=most).virtual_size
 
     async def _convert(self, run: Run) -> Result:
@@ -155,7 +155,7 @@ class Export:
                 partial(
                     digest_file,
                     source,
-                    hash_algorithm=self.settings.images.hash_algorithm,
+                    hash_algorithm=self.settings.image.hash_algorithm,
                     copy_to=target,
                     progress=lambda done: run.advance_bytes(done, size),
                     cancelled=run.stop,

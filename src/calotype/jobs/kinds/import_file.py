@@ -88,6 +88,6 @@ async def _object(caller: Caller, address: ObjectAddress, buckets: Buckets, sett
     found = await asyncio.to_thread(store.stat, address.key)
     if found.size == 0:
         raise EmptyDisk(f"{address.bucket}:{address.key} is empty")
-    if found.size > settings.images.file_bytes:
-        raise ImageTooLarge(f"the file has {found.size} bytes; at most {settings.images.file_bytes} are allowed")
+    if found.size > settings.image.file_bytes:
+        raise ImageTooLarge(f"the file has {found.size} bytes; at most {settings.image.file_bytes} are allowed")
     return found

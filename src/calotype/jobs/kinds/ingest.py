@@ -71,9 +71,9 @@ class Ingest:
         source = _source(run.job)
         store = await self.buckets.resolve(run.job.project_id, source.bucket)
         found = await asyncio.to_thread(store.stat, source.key)
-        if found.size > self.settings.images.file_bytes:
+        if found.size > self.settings.image.file_bytes:
             raise ImageTooLarge(
-                f"the file has {found.size} bytes; at most {self.settings.images.file_bytes} are allowed"
+                f"the file has {found.size} bytes; at most {self.settings.image.file_bytes} are allowed"
             )
         image_id = _image_id(run.job)
         await self.images.db.write(
@@ -230,7 +230,7 @@ class Ingest:
 
     def _inspected(self, path: Path, declared: str | None = None) -> Inspection:
         with path.open("rb") as file:
-            return inspect(file, declared=declared, most_virtual_bytes=self.settings.images.virtual_bytes_per_image)
+            return inspect(file, declared=declared, most_virtual_bytes=self.settings.image.virtual_bytes_per_image)
 
     async def _digested(self, run: Run, path: Path, *, copy_to: Path | None, told: bool = True) -> Digests:
         """`told`: whether it is this that the step's progress is measured by."""
@@ -239,7 +239,7 @@ class Ingest:
             partial(
                 digest_file,
                 path,
-                hash_algorithm=self.settings.images.hash_algorithm,
+                hash_algorithm=self.settings.image.hash_algorithm,
                 copy_to=copy_to,
                 sparse=True,
                 progress=(lambda done: run.advance_bytes(done, size)) if told else None,

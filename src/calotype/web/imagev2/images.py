@@ -27,7 +27,7 @@ SETTABLE: Final = attributes.BASE | {"id", "owner", "__os_version"}
 async def create_image(request: Request) -> Response:
     document = await body(request, dict[str, Any])
     app = app_of(request)
-    spec = created_from(document, app.settings.images, is_admin=caller(request).is_admin)
+    spec = created_from(document, app.settings.image, is_admin=caller(request).is_admin)
     owner = document.get("owner")
     if owner is not None and not (isinstance(owner, str) and owner.isprintable() and len(owner) <= LONGEST):
         raise MalformedBody("owner: wants the id of a project")

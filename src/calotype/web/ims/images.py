@@ -59,7 +59,7 @@ async def _import(request: Request, given: fields.Body) -> Response:
     for unsupported in ("is_config", "is_config_init", "is_quick_import"):
         if fields.flag(given, unsupported):
             raise NotSupported(f"{unsupported}: not offered; leave it out")
-    tags = fields.tags(given, most=app.settings.images.tags)
+    tags = fields.tags(given, most=app.settings.image.tags)
     enterprise_project = fields.enterprise_project(given)
     address = _address(given, "image_url")
     properties = {

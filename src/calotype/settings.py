@@ -109,7 +109,7 @@ class Store(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     type: Literal["folder", "http"] = "folder"  # http: read only, images point at URLs
     folder: str = ""  # absolute path; of `local` empty: blobs in data_dir
     weight: int = 0  # of several stores that hold an image, the heaviest is read
-    description: str = ""
+    description: str = ""  # what /v2/info/stores says of it
 
 
 class SecuritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

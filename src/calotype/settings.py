@@ -19,6 +19,9 @@ from msgspec import Meta, Struct
 PREFIX: Final = "CALOTYPE_"
 STORE_NAME: Final = r"[a-z0-9][a-z0-9_-]{0,62}"
 LOCAL: Final = "local"  # the store that is always there
+ENDPOINT_NAME: Final = r"[a-z0-9][a-z0-9._-]{0,62}"
+INTERFACES: Final = ("public", "internal", "admin")  # of endpoints in the catalog
+OWN_SERVICES: Final = ("identity", "image", "ims")  # what is offered at `url`
 BUCKET_NAME: Final = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 # Read by other parts than Settings: which file to read, and secrets that only the first start needs.
 OTHER_VARIABLES: Final = frozenset({"CALOTYPE_CONFIG", "CALOTYPE_ADMIN_PASSWORD", "CALOTYPE_DEMO_PASSWORD"})
@@ -112,6 +115,15 @@ class Store(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     description: str = ""  # what /v2/info/stores says of it
 
 
+class EndpointSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another service, or another way to this one, that the catalog of every token names."""
+
+    type: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]  # of the service, as clients ask: image_remote
+    url: Annotated[str, Meta(pattern=r"^https?://[^\s/]+(/\S*)?$", max_length=255)]  # without a version
+    region: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = ""  # where it is; empty: this region
+    interface: Literal["all", "public", "internal", "admin"] = "all"  # for whom it is
+
+
 class SecuritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sandbox: Literal["auto", "required"] = "auto"  # required: refuse to start where bubblewrap cannot work
 
@@ -144,6 +156,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ims: ImsSettings = ImsSettings()
     buckets: dict[str, BucketMapping] = {}  # name -> mapped folder; in the file only
     stores: dict[str, Store] = {}  # id -> store of image bytes, besides `local`; in the file only
+    endpoints: dict[str, EndpointSettings] = {}  # name -> what else the catalog holds; in the file only
 
     @property
     def folder(self) -> Path:
@@ -171,7 +184,11 @@ SECTIONS: Final[Mapping[str, type[Struct]]] = {
     for field in msgspec.structs.fields(Settings)
     if isinstance(field.type, type) and issubclass(field.type, Struct)
 }
-TABLES: Final[Mapping[str, type[Struct]]] = {"buckets": BucketMapping, "stores": Store}  # in the file only: by name
+TABLES: Final[Mapping[str, type[Struct]]] = {  # in the file only: by name
+    "buckets": BucketMapping,
+    "stores": Store,
+    "endpoints": EndpointSettings,
+}
 FILE_ONLY: Final = frozenset({"imagev2.inject"})
 SECRETS: Final = frozenset({"database"})  # settings whose value may hold a password
 
@@ -203,6 +220,7 @@ def load(environment: Mapping[str, str] | None = None, **overrides: object) -> S
         _check_mapping(name, mapping, settings.folder)
     for name, store in settings.stores.items():
         _check_store(name, store, settings.folder)
+    _check_endpoints(settings)
     return settings
 
 
@@ -254,6 +272,20 @@ def _check_store(name: str, store: Store, data_dir: Path) -> None:
     folder, data = Path(store.folder).resolve(), data_dir.resolve()
     if folder.is_relative_to(data) or data.is_relative_to(folder):
         raise WrongSetting(f"stores.{name}.folder: wants a folder apart from data_dir and from other stores")
+
+
+def _check_endpoints(settings: Settings) -> None:
+    """Of one type, region and interface there is one endpoint; ours are there already."""
+    taken = {(kind, settings.region, interface): "this service" for kind in OWN_SERVICES for interface in INTERFACES}
+    for name, endpoint in settings.endpoints.items():
+        if not re.fullmatch(ENDPOINT_NAME, name):
+            raise WrongSetting(f"endpoints.{name}: wants a name of 1 to 63 of a-z, 0-9, '.', '-' and '_'")
+        for interface in INTERFACES if endpoint.interface == "all" else (endpoint.interface,):
+            place = (endpoint.type, endpoint.region or settings.region, interface)
+            if place in taken:
+                what = f"the {interface} endpoint of type {endpoint.type} in region {place[1]}"
+                raise WrongSetting(f"endpoints.{name}: {what} is {taken[place]} already; choose another type or region")
+            taken[place] = f"endpoints.{name}"
 
 
 def _merge(values: dict[str, Any], name: str, value: Any) -> None:

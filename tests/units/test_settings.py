@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from calotype.identity.catalog import catalog, regions
 from calotype.settings import WrongSetting, load, shown, variables
 
 
@@ -55,6 +56,57 @@ def test_a_wrong_setting_is_refused_by_its_name_and_with_what_is_allowed(
     ],
 )
 def test_a_wrong_line_of_the_file_is_refused_by_its_name(tmp_path: Path, text: str, says: str) -> None:
+    file = tmp_path / "calotype.toml"
+    file.write_text(text)
+
+    with pytest.raises(WrongSetting) as refused:
+        load({"CALOTYPE_CONFIG": str(file)})
+
+    assert says in str(refused.value)
+
+
+NODE = '[endpoints.b]\ntype = "image_remote"\nurl = "http://b.example.test:9292"\n'
+
+
+def test_the_file_adds_endpoints_to_the_catalog(tmp_path: Path) -> None:
+    file = tmp_path / "calotype.toml"
+    file.write_text(
+        NODE
+        + '[endpoints.far]\ntype = "image"\nurl = "https://far.example.test/"\nregion = "Far"\ninterface = "public"\n'
+    )
+
+    services = {service.type: service for service in catalog(load({"CALOTYPE_CONFIG": str(file)}))}
+
+    def told(kind: str) -> list[tuple[str, str, str]]:
+        return [(endpoint.region, endpoint.interface, endpoint.url) for endpoint in services[kind].endpoints]
+
+    everywhere = ("public", "internal", "admin")
+    assert [*services] == ["identity", "image", "ims", "image_remote"]
+    assert told("image_remote") == [("RegionOne", interface, "http://b.example.test:9292") for interface in everywhere]
+    assert told("image") == [
+        *(("RegionOne", interface, "http://127.0.0.1:9292") for interface in everywhere),
+        ("Far", "public", "https://far.example.test"),
+    ]
+    ids = [endpoint.id for service in services.values() for endpoint in service.endpoints]
+    assert len(ids) == len({*ids}) == 13
+    assert regions(load({"CALOTYPE_CONFIG": str(file)})) == ["RegionOne", "Far"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            NODE.replace("image_remote", "image"),
+            "endpoints.b: the public endpoint of type image in region RegionOne is",
+        ),
+        (NODE + NODE.replace("endpoints.b", "endpoints.c"), "endpoints.c: the public endpoint of type image_remote"),
+        (NODE.replace("http://b.example.test:9292", "file:///etc/passwd"), "url: expected `str` matching regex"),
+        (NODE.replace("[endpoints.b]", '[endpoints."B!"]'), "endpoints.B!: wants a name of 1 to 63"),
+        (NODE + "interface = 1\n", "interface: expected `str`"),
+        ('[endpoints.b]\ntype = "image_remote"\n', "object missing required field `url`"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_is_refused(tmp_path: Path, text: str, says: str) -> None:
     file = tmp_path / "calotype.toml"
     file.write_text(text)
 

@@ -1,13 +1,10 @@
 """The service catalog, computed from the settings: what is offered where. Nothing of it is stored."""
 
 import hashlib
-from typing import Final
 
 from msgspec import Struct
 
-from calotype.settings import Settings
-
-INTERFACES: Final = ("public", "internal", "admin")
+from calotype.settings import INTERFACES, EndpointSettings, Settings
 
 
 class Endpoint(Struct, frozen=True, kw_only=True):
@@ -26,21 +23,43 @@ class Service(Struct, frozen=True, kw_only=True):
 
 
 def catalog(settings: Settings) -> tuple[Service, ...]:
-    """`image` and `ims` are the unversioned root without a path: clients append `v1/`, `v2/` themselves."""
-    offered = (
+    """What is offered here, then what `[endpoints.NAME]` adds; services of one type are one, with several endpoints.
+
+    `image` and `ims` are the unversioned root without a path: clients append `v1/`, `v2/` themselves.
+    """
+    own = (
         ("identity", "keystone", f"{settings.url}/identity/v3"),
         ("image", "glance", settings.url),
         ("ims", "ims", settings.url),
     )
-    return tuple(_service(settings.region, kind, name, url) for kind, name, url in offered)
-
-
-def _service(region: str, kind: str, name: str, url: str) -> Service:
-    endpoints = (
-        Endpoint(id=_id(region, kind, interface), interface=interface, region=region, region_id=region, url=url)
-        for interface in INTERFACES
+    names = {kind: name for kind, name, _ in own}
+    endpoints = {kind: _endpoints(settings.region, kind, INTERFACES, url) for kind, _, url in own}
+    for name, added in settings.endpoints.items():
+        names.setdefault(added.type, name)
+        region = added.region or settings.region
+        endpoints.setdefault(added.type, []).extend(
+            _endpoints(region, added.type, _interfaces(added), added.url.rstrip("/"))
+        )
+    return tuple(
+        Service(id=_id(settings.region, kind), name=name, type=kind, endpoints=tuple(endpoints[kind]))
+        for kind, name in names.items()
     )
-    return Service(id=_id(region, kind), name=name, type=kind, endpoints=tuple(endpoints))
+
+
+def regions(settings: Settings) -> list[str]:
+    """Ours first, then the others that the catalog names."""
+    return list(dict.fromkeys((settings.region, *(e.region for s in catalog(settings) for e in s.endpoints))))
+
+
+def _interfaces(added: EndpointSettings) -> tuple[str, ...]:
+    return INTERFACES if added.interface == "all" else (added.interface,)
+
+
+def _endpoints(region: str, kind: str, interfaces: tuple[str, ...], url: str) -> list[Endpoint]:
+    return [
+        Endpoint(id=_id(region, kind, interface), interface=interface, region=region, region_id=region, url=url)
+        for interface in interfaces
+    ]
 
 
 def _id(*parts: str) -> str:

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from calotype.errors import IdentityNotFound
-from calotype.identity.catalog import Endpoint, Service, catalog
+from calotype.identity.catalog import Endpoint, Service, catalog, regions
 from calotype.settings import Settings
 from calotype.web.identity.entry import ADMIN, ANY_TOKEN, route
 from calotype.web.identity.forms import all_of, url_of
@@ -15,14 +15,15 @@ from calotype.web.request import app_of, json
 
 
 async def list_regions(request: Request) -> Response:
-    return all_of(request, "regions", [_region_form(app_of(request).settings)])
+    settings = app_of(request).settings
+    return all_of(request, "regions", [_region_form(settings, region) for region in regions(settings)])
 
 
 async def show_region(request: Request) -> Response:
-    settings = app_of(request).settings
-    if request.path_params["region_id"] != settings.region:
-        raise IdentityNotFound(f"Could not find region: {request.path_params['region_id']}.")
-    return json({"region": _region_form(settings)})
+    settings, region = app_of(request).settings, request.path_params["region_id"]
+    if region not in regions(settings):
+        raise IdentityNotFound(f"Could not find region: {region}.")
+    return json({"region": _region_form(settings, region)})
 
 
 async def list_services(request: Request) -> Response:
@@ -42,12 +43,12 @@ async def show_endpoint(request: Request) -> Response:
     return json({"endpoint": _one(request, _endpoints(app_of(request).settings), "endpoint")})
 
 
-def _region_form(settings: Settings) -> dict[str, Any]:
+def _region_form(settings: Settings, region: str) -> dict[str, Any]:
     return {
-        "id": settings.region,
+        "id": region,
         "description": "",
         "parent_region_id": None,
-        "links": {"self": url_of(settings, "regions", settings.region)},
+        "links": {"self": url_of(settings, "regions", region)},
     }
 
 

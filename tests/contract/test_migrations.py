@@ -13,18 +13,24 @@ from calotype.db.schema import METADATA, REVISION
 from calotype.settings import Settings
 
 
-def schema_of(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """Name of each table and index of ours -> its parts, sorted: the order of constraints in the text is no matter."""
+def schema_of(settings: Settings) -> dict[str, tuple[object, ...]]:
+    """Name of each table and index of ours -> its parts, sorted: the order of columns is no matter."""
     ours = {table.name for table in METADATA.sorted_tables}
     ours |= {str(index.name) for table in METADATA.sorted_tables for index in table.indexes}
+    found: dict[str, tuple[object, ...]] = {}
     with sqlite3.connect(sqlite_file(settings)) as connection:
-        rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        statements = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+        for kind, name, sql in statements:
+            if name not in ours:
+                continue
+            if kind == "index":
+                found[name] = (" ".join(sql.split()),)
+                continue
+            columns = [row[1:] for row in connection.execute(f"PRAGMA table_xinfo({name})")]
+            constraints = re.findall(r"CONSTRAINT [^\n]*?(?=,? ?\n|, [a-z_]+ [A-Z]+|\)?$)", sql)
+            found[name] = (*sorted(map(str, columns)), *sorted(part.strip(" ,)") for part in constraints))
     connection.close()
-    return {
-        name: tuple(sorted(part.strip().strip(",") for part in re.split(r"\n", sql) if part.strip(" \t,)")))
-        for name, sql in rows
-        if name in ours
-    }
+    return found
 
 
 def test_migrations_build_the_schema_that_the_code_knows(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0001"  # of the newest migration: what this code works with
+REVISION: Final = "0002"  # of the newest migration: what this code works with
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -176,6 +176,9 @@ Table(
     Column("active_at", BigInteger),
     Column("deleted_at", BigInteger),
     Column("version", BigInteger, nullable=False, server_default="1"),
+    Column("stores", Text, nullable=False, server_default="[]"),  # ids of the stores that hold it, heaviest first
+    Column("locations", Text, nullable=False, server_default="[]"),  # where its bytes lie elsewhere, in order
+    Column("staged", Text),  # what waits for its import
     CheckConstraint(
         _one_of("status", "queued saving uploading importing active deactivated killed deleted pending_delete"),
         name="status",
@@ -188,6 +191,8 @@ Table(
     Index("ix_images_visibility_page", "visibility", text("created_at DESC"), text("id DESC")),
     Index("ix_images_project_name", "project_id", "name", text("created_at DESC"), text("id DESC")),
     Index("ix_images_project_status", "project_id", "status", text("created_at DESC"), text("id DESC")),
+    Index("ix_images_status_page", "status", text("created_at DESC"), text("id DESC")),
+    Index("ix_images_name_page", "name", text("created_at DESC"), text("id DESC")),
     Index("ix_images_blob_id", "blob_id"),
     Index("ix_images_touched", "touched_at", sqlite_where=text("touched_at IS NOT NULL"),
           postgresql_where=text("touched_at IS NOT NULL")),
@@ -203,6 +208,7 @@ Table(
     Column("image_id", Text, nullable=False),
     PrimaryKeyConstraint("project_id", "name", "value", "created_at", "image_id"),
     Index(None, "image_id"),
+    Index("ix_image_props_page", "name", "value", "created_at", "image_id"),  # of all projects
     sqlite_with_rowid=False,
 )
 
@@ -215,6 +221,7 @@ Table(
     Column("image_id", Text, nullable=False),
     PrimaryKeyConstraint("project_id", "tag", "created_at", "image_id"),
     Index(None, "image_id"),
+    Index("ix_image_tags_page", "tag", "created_at", "image_id"),  # of all projects
     sqlite_with_rowid=False,
 )
 
@@ -238,8 +245,26 @@ Table(
     Column("project_id", Text, primary_key=True),
     Column("images", BigInteger, nullable=False, server_default="0"),
     Column("bytes", BigInteger, nullable=False, server_default="0"),  # stored and reserved
+    Column("staged_bytes", BigInteger, nullable=False, server_default="0"),  # staged, and reserved for staging
     CheckConstraint("images >= 0", name="images"),
     CheckConstraint("bytes >= 0", name="bytes"),
+)
+
+# What a node keeps, or is to keep, of images whose bytes lie in remote stores.
+Table(
+    "cached_images",
+    METADATA,
+    Column("node", Text, nullable=False),  # URL of the API node
+    Column("image_id", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("size", BigInteger, nullable=False, server_default="0"),  # bytes
+    Column("hits", BigInteger, nullable=False, server_default="0"),
+    Column("queued_at", BigInteger, nullable=False),
+    Column("cached_at", BigInteger),
+    Column("read_at", BigInteger),
+    PrimaryKeyConstraint("node", "image_id"),
+    CheckConstraint(_one_of("state", "queued cached"), name="state"),
+    Index(None, "image_id"),
 )
 
 # --- jobs -------------------------------------------------------------------------------------------------------------
@@ -275,6 +300,7 @@ Table(
     CheckConstraint("(error_code IS NOT NULL) = (status = 'FAIL')", name="error_code"),
     CheckConstraint("percent BETWEEN 0 AND 10000", name="percent"),
     UniqueConstraint("project_id", "request_id"),
+    Index("ix_jobs_page", text("begin_time DESC"), text("id DESC")),
     Index("ix_jobs_project_page", "project_id", text("begin_time DESC"), text("id DESC")),
     Index("ix_jobs_project_status_page", "project_id", "status", text("begin_time DESC"), text("id DESC")),
     Index("ix_jobs_image_id", "image_id"),

@@ -6,19 +6,22 @@ caller deletes, and when.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Final, Literal
 from uuid import uuid4
 
 from msgspec.structs import replace
 from sqlalchemy import Connection, text
 
-from calotype.blobs.model import Blob, BlobId
+from calotype.blobs.model import Blob, BlobId, Digests
 from calotype.errors import DuplicateImage, ImageInUse, ImageNotFound, ImageProtected, NotImageOwner, WrongStatus
 from calotype.identity.model import Caller, ProjectId
 from calotype.images import attributes, quota, sql
-from calotype.images.model import Image, ImageCreate, ImageId, ImageStatus, UploadId
+from calotype.images.model import Image, ImageCreate, ImageId, ImageStatus, Staged, UploadId
 from calotype.images.os_versions import os_attributes
-from calotype.settings import ImageSettings, Settings
+from calotype.settings import LOCAL, ImageSettings, Settings
+
+# States of an image whose bytes somebody is bringing: the upload or the job in `upload_id`.
+ARRIVING: Final = frozenset({ImageStatus.SAVING, ImageStatus.UPLOADING, ImageStatus.IMPORTING})
 
 
 class Lifecycle:
@@ -101,14 +104,48 @@ class Lifecycle:
     def begin_bytes_in(self, connection: Connection, image_id: str, upload_id: str, *, reserve: int, now: int) -> Image:
         """Take a queued image for an upload: it is `saving`, and `reserve` bytes are counted. Run again by the same
         upload it goes on, with the new reservation. Raises `WrongStatus`, `ImageNotFound`, `StorageQuotaExceeded`."""
+        return self._begin(connection, image_id, upload_id, ImageStatus.SAVING, reserve, now)
+
+    def begin_staging_in(
+        self, connection: Connection, image_id: str, upload_id: str, *, reserve: int, now: int
+    ) -> Image:
+        """Take a queued image for staging: it is `uploading`, and `reserve` bytes are counted as staged.
+
+        Raises as `begin_bytes_in`.
+        """
+        return self._begin(connection, image_id, upload_id, ImageStatus.UPLOADING, reserve, now)
+
+    def staged_in(self, connection: Connection, image_id: str, upload_id: str, digests: Digests, now: int) -> None:
+        """All bytes are in the staging folder, under the upload's id: they wait for an import.
+
+        Raises `WrongStatus` when the image was deleted or taken meanwhile, `StorageQuotaExceeded`.
+        """
+        image = self._held(connection, image_id, upload_id)
+        quota.change(connection, image.project_id, self.limits, staged_bytes=digests.size - image.reserved_bytes)
+        staged = sql.encoded(Staged(token=upload_id, digests=digests))
+        sql.run(connection, sql.STAGED, id=image.id, version=image.version, staged=staged, now=now)
+
+    def begin_import_in(
+        self, connection: Connection, image_id: str, upload_id: str, *, reserve: int, now: int
+    ) -> Image:
+        """Take a queued image, or one with staged bytes, for an import job: it is `importing`, and `reserve` bytes are
+        counted as stored. Run again by the same job it goes on. Raises as `begin_bytes_in`."""
+        return self._begin(connection, image_id, upload_id, ImageStatus.IMPORTING, reserve, now)
+
+    def _begin(
+        self, connection: Connection, image_id: str, upload_id: str, status: ImageStatus, reserve: int, now: int
+    ) -> Image:
         image = self._locked(connection, image_id)
-        if image.status is ImageStatus.SAVING and image.upload_id == upload_id:
+        if image.status is status and image.upload_id == upload_id:
             return self._hold(connection, image, reserve, now)
-        if image.status is not ImageStatus.QUEUED:
+        takes_staged = status is ImageStatus.IMPORTING and image.staged is not None
+        if image.status is not ImageStatus.QUEUED and not takes_staged:
             raise WrongStatus(now=image.status, wanted="its data can be brought only while it is queued")
-        quota.change(connection, image.project_id, self.limits, stored_bytes=reserve)
-        sql.run(connection, sql.BEGIN, id=image.id, upload_id=upload_id, reserved=reserve, now=now)
-        return replace(image.moved_to(ImageStatus.SAVING), upload_id=UploadId(upload_id), reserved_bytes=reserve)
+        after = replace(image.moved_to(status), upload_id=UploadId(upload_id), reserved_bytes=reserve)
+        self._count(connection, after, reserve)
+        params = {"id": image.id, "version": image.version, "upload_id": upload_id, "reserved": reserve, "now": now}
+        sql.run(connection, sql.BEGIN, status=status.value, **params)
+        return replace(after, version=image.version + 1)
 
     def reserve_in(self, connection: Connection, image_id: str, upload_id: str, total: int, now: int) -> None:
         """Say that the upload is alive and wants `total` bytes in all; a smaller number than before changes nothing.
@@ -133,9 +170,12 @@ class Lifecycle:
         virtual_size: int,
         properties: Mapping[str, str],
         min_disk: int | None = None,
+        container_format: str | None = None,
+        stores: tuple[str, ...] = (LOCAL,),
         now: int,
     ) -> BlobId:
-        """Make the image active with the bytes of `blob`, that are stored already. `properties` are added to its own.
+        """Make the image active with the bytes of `blob`, that all of `stores` hold already. `properties` are added to
+        its own. Of bytes that were staged the quota is given back; the file is the caller's to remove.
 
         Returns the blob that the image now has: one of equal bytes when there was one. If it is not `blob`, the caller
         deletes the bytes of `blob` after the commit. Raises `WrongStatus`, `StorageQuotaExceeded`, `InvalidSize` when
@@ -145,8 +185,9 @@ class Lifecycle:
         smallest = image.min_disk if min_disk is None else min_disk
         attributes.min_disk_holds(smallest, virtual_size)
         digests = blob.digests
-        quota.change(connection, image.project_id, self.limits, stored_bytes=digests.size - image.reserved_bytes)
-        blob_id = sql.equal_blob(connection, blob)
+        self._count(connection, image, digests.size - image.reserved_bytes)
+        self._unstage(connection, image)
+        blob_id = sql.equal_blob(connection, blob) if stores == (LOCAL,) else None
         if blob_id is None:
             sql.insert_blob(connection, blob, now)
             blob_id = blob.id
@@ -159,7 +200,10 @@ class Lifecycle:
             hash_value=digests.hash_value,
             blob_id=blob_id,
             disk_format=disk_format,
+            container_format=container_format or image.container_format,
             min_disk=smallest,
+            stores=stores,
+            locations=(),
             properties={**image.properties, **properties},
         )
         self._activate(connection, image, after, now)
@@ -174,6 +218,8 @@ class Lifecycle:
         if image.status is not ImageStatus.QUEUED:
             raise WrongStatus(now=image.status, wanted="only a queued image can become a copy")
         origin = sql.image(connection, source.id)
+        if origin is not None and origin.has_bytes and not origin.stores:
+            raise WrongStatus(now="elsewhere", wanted="its bytes lie at a URL; import it with copy-image first")
         if origin is None or not origin.has_bytes or not sql.lock_blob(connection, origin.blob_id or ""):
             raise ImageNotFound(source.id)
         attributes.min_disk_holds(image.min_disk, origin.virtual_size)
@@ -186,6 +232,7 @@ class Lifecycle:
             hash_algorithm=origin.hash_algorithm,
             hash_value=origin.hash_value,
             blob_id=origin.blob_id,
+            stores=origin.stores,
             disk_format=origin.disk_format,
             container_format=image.container_format or origin.container_format,
         )
@@ -200,18 +247,20 @@ class Lifecycle:
         to: Literal["queued", "deleted"],
         now: int,
     ) -> None:
-        """End an upload that failed: its reservation is given back. Does nothing when the image is no longer its own.
+        """End an upload or an import that failed: what was reserved or staged for it is given back; the staged file is
+        the caller's to remove. Does nothing when the image is no longer its own.
 
         With `deleted` an image that is still queued, whose upload never began, goes as well: it was made for it.
         """
         image = sql.locked_image(connection, image_id)
         if image is None:
             return
-        held = image.status is ImageStatus.SAVING and image.upload_id == upload_id
+        held = image.status in ARRIVING and image.upload_id == upload_id
         if to == "deleted" and (held or image.status is ImageStatus.QUEUED):
             self._bury(connection, image, now)
         elif held:
-            quota.change(connection, image.project_id, self.limits, stored_bytes=-image.reserved_bytes)
+            self._count(connection, image, -image.reserved_bytes)
+            self._unstage(connection, image)
             sql.run(connection, sql.REQUEUE, id=image.id, version=image.version, now=now)
 
     def delete_in(self, connection: Connection, caller: Caller, image_id: str, now: int) -> BlobId | None:
@@ -234,9 +283,15 @@ class Lifecycle:
         rows = connection.execute(text(sql.STALE_UPLOADS), {"before": before_ms})
         return [(ImageId(row.id), UploadId(row.upload_id)) for row in rows]
 
-    def open_uploads_in(self, connection: Connection) -> set[UploadId]:
-        """Uploads and jobs that are bringing bytes to an image."""
-        return {UploadId(row.upload_id) for row in connection.execute(text(sql.OPEN_UPLOADS))}
+    def forgotten_in(self, connection: Connection, before_ms: int) -> list[tuple[ImageId, UploadId]]:
+        """Staged bytes that were complete before `before_ms`, and that no import has asked for."""
+        rows = connection.execute(text(sql.FORGOTTEN), {"before": before_ms})
+        return [(ImageId(row.id), UploadId(row.upload_id)) for row in rows]
+
+    def open_uploads_in(self, connection: Connection) -> set[str]:
+        """Uploads and jobs that are bringing bytes to an image, and names of staged bytes that are waited for."""
+        rows = connection.execute(text(sql.OPEN_UPLOADS)).all()
+        return {name for row in rows for name in (row.upload_id, sql.staged_token(row.staged)) if name}
 
     def known_blob_ids_in(self, connection: Connection, ids: list[BlobId]) -> set[BlobId]:
         """Which of these blobs have a row. Give at most a few thousand at once."""
@@ -254,12 +309,21 @@ class Lifecycle:
         image = sql.locked_image(connection, image_id)
         if image is None:
             raise ImageNotFound(image_id)
-        if image.status is not ImageStatus.SAVING or image.upload_id != upload_id:
+        if image.status not in ARRIVING or image.upload_id != upload_id:
             raise WrongStatus(now=image.status, wanted="it was deleted or taken by another while its data arrived")
         return image
 
+    def _count(self, connection: Connection, image: Image, more: int) -> None:
+        """Count what an image that is `saving` or `importing` stores, or what one that is `uploading` stages."""
+        kind = "staged_bytes" if image.is_staging else "stored_bytes"
+        quota.change(connection, image.project_id, self.limits, **{kind: more})
+
+    def _unstage(self, connection: Connection, image: Image) -> None:
+        if image.staged is not None:
+            quota.change(connection, image.project_id, self.limits, staged_bytes=-image.staged.digests.size)
+
     def _hold(self, connection: Connection, image: Image, total: int, now: int) -> Image:
-        quota.change(connection, image.project_id, self.limits, stored_bytes=total - image.reserved_bytes)
+        self._count(connection, image, total - image.reserved_bytes)
         sql.run(connection, sql.HOLD, id=image.id, upload_id=image.upload_id, reserved=total, now=now)
         return replace(image, reserved_bytes=total)
 
@@ -269,6 +333,7 @@ class Lifecycle:
             container_format=after.container_format or "bare",
             upload_id=None,
             reserved_bytes=0,
+            staged=None,
             active_at=now,
             updated_at=now,
             version=before.version + 1,
@@ -288,6 +353,8 @@ class Lifecycle:
             container_format=after.container_format,
             min_disk=after.min_disk,
             properties=sql.encoded(after.properties),
+            stores=sql.encoded(after.stores),
+            locations=sql.encoded(after.locations),
             now=now,
         )
         if after.properties != before.properties:
@@ -296,8 +363,9 @@ class Lifecycle:
 
     def _bury(self, connection: Connection, image: Image, now: int) -> BlobId | None:
         image.moved_to(ImageStatus.DELETED)
-        held = image.reserved_bytes + ((image.size or 0) if image.has_bytes else 0)
-        quota.change(connection, image.project_id, self.limits, images=-1, stored_bytes=-held)
+        self._count(connection, image, -image.reserved_bytes)
+        self._unstage(connection, image)
+        quota.change(connection, image.project_id, self.limits, images=-1, stored_bytes=-image.stored_bytes)
         sql.run(connection, sql.BURY, id=image.id, version=image.version, now=now)
         sql.clear_details(connection, image.id)
         if image.blob_id is None:

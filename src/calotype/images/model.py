@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final, Literal, NewType, Self
+from typing import Any, Final, Literal, NewType, Self
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from calotype.blobs.model import BlobId
+from calotype.blobs.model import BlobId, Digests
 from calotype.errors import WrongStatus
 from calotype.identity.model import ProjectId
 
@@ -67,6 +67,21 @@ class MemberStatus(StrEnum):
     REJECTED = "rejected"
 
 
+class Location(Struct, frozen=True, kw_only=True):
+    """Where bytes of an image lie that the service does not hold itself."""
+
+    url: str
+    store: str  # the http store it belongs to
+    metadata: Mapping[str, Any] = {}  # of the owner's
+
+
+class Staged(Struct, frozen=True, kw_only=True):
+    """Bytes that were brought for an import, and wait for it in the staging folder under `token`."""
+
+    token: str
+    digests: Digests
+
+
 class Image(Struct, frozen=True, kw_only=True):
     """A template that a server can be created from. Times are milliseconds since 1970, UTC."""
 
@@ -91,12 +106,20 @@ class Image(Struct, frozen=True, kw_only=True):
     reserved_bytes: int = 0  # counted in the quota for an upload under way
     properties: Mapping[str, str] = {}  # every other attribute that is stored
     tags: tuple[str, ...] = ()
+    stores: tuple[str, ...] = ()  # that hold `blob_id`, heaviest first
+    locations: tuple[Location, ...] = ()
+    staged: Staged | None = None  # while it is uploading or importing
     has_members: bool = False  # some project was offered it, whatever that project answered
     created_at: int
     updated_at: int
     active_at: int | None = None
     deleted_at: int | None = None
     version: int = 1
+
+    @property
+    def is_staging(self) -> bool:
+        """Whether bytes are being staged just now."""
+        return self.status is ImageStatus.UPLOADING and self.staged is None
 
     def moved_to(self, status: ImageStatus) -> Self:
         """Return the image in the next state. Raises `WrongStatus` when the table does not allow it."""
@@ -107,6 +130,11 @@ class Image(Struct, frozen=True, kw_only=True):
     @property
     def has_bytes(self) -> bool:
         return self.status in (ImageStatus.ACTIVE, ImageStatus.DEACTIVATED)
+
+    @property
+    def stored_bytes(self) -> int:
+        """What it counts for in the quota; bytes that lie elsewhere do not."""
+        return (self.size or 0) if self.has_bytes and self.stores else 0
 
 
 class ImageCreate(Struct, frozen=True, kw_only=True):

@@ -1,6 +1,8 @@
 """What a project may hold. The row of its usage changes in the transaction that changes its images, under a guard in
 the statement itself, so that the numbers are exact however many do it at once."""
 
+from typing import NamedTuple
+
 from sqlalchemy import Connection, text
 
 from calotype.errors import ImageQuotaExceeded, StorageQuotaExceeded
@@ -9,15 +11,21 @@ from calotype.settings import ImageSettings
 
 
 def change(
-    connection: Connection, project_id: str, limits: ImageSettings, *, images: int = 0, stored_bytes: int = 0
+    connection: Connection,
+    project_id: str,
+    limits: ImageSettings,
+    *,
+    images: int = 0,
+    stored_bytes: int = 0,
+    staged_bytes: int = 0,
 ) -> None:
     """Add to what is counted, or give back with numbers below zero.
 
     Raises `ImageQuotaExceeded` or `StorageQuotaExceeded`, and nothing has changed.
     """
-    if not images and not stored_bytes:
+    if not images and not stored_bytes and not staged_bytes:
         return
-    if images > 0 or stored_bytes > 0:
+    if images > 0 or stored_bytes > 0 or staged_bytes > 0:
         sql.run(connection, sql.OPEN_USAGE, project_id=project_id)
     changed = sql.run(
         connection,
@@ -25,12 +33,19 @@ def change(
         project_id=project_id,
         images=images,
         bytes=stored_bytes,
+        staged=staged_bytes,
         most_images=limits.count_per_project,
         most_bytes=limits.stored_bytes_per_project,
+        most_staged=limits.staged_bytes_per_project,
     )
     if changed:
         return
-    count, held = usage(connection, project_id)
+    count, held, staged = usage(connection, project_id)
+    if staged_bytes > 0 and staged + staged_bytes > limits.staged_bytes_per_project:
+        raise StorageQuotaExceeded(
+            f"{staged_bytes} bytes more, and more than {limits.staged_bytes_per_project} bytes of the project would "
+            f"wait for their import; {staged} do"
+        )
     if images > 0 and count + images > limits.count_per_project:
         raise ImageQuotaExceeded(f"the project has {count} images, and {limits.count_per_project} is its quota")
     raise StorageQuotaExceeded(
@@ -39,7 +54,12 @@ def change(
     )
 
 
-def usage(connection: Connection, project_id: str) -> tuple[int, int]:
-    """How many images a project has, and how many bytes they hold or have reserved."""
+class Usage(NamedTuple):
+    images: int
+    stored_bytes: int  # held or reserved
+    staged_bytes: int  # that wait for their import, or are reserved for that
+
+
+def usage(connection: Connection, project_id: str) -> Usage:
     row = connection.execute(text(sql.SELECT_USAGE), {"project_id": project_id}).one_or_none()
-    return (0, 0) if row is None else (row.images, row.bytes)
+    return Usage(0, 0, 0) if row is None else Usage(row.images, row.bytes, row.staged_bytes)

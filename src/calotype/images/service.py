@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from calotype.blobs.budget import BufferBudget
 from calotype.blobs.local import BlobReader, LocalBlobs
+from calotype.blobs.model import BlobId
 from calotype.blobs.threads import to_the_end
 from calotype.db.engine import Database, now_ms
 from calotype.errors import (
@@ -33,6 +34,7 @@ from calotype.images.model import (
     MemberStatus,
     Operation,
     Page,
+    Staged,
     Visibility,
 )
 from calotype.images.sweep import Sweeper
@@ -41,7 +43,6 @@ from calotype.settings import Settings
 
 log = structlog.get_logger()
 
-MOST_MEMBERS: Final = 256  # of one image
 PUBLISH: Final = "ims:images:publish"
 
 
@@ -98,16 +99,22 @@ class Images(Lifecycle):
 
     async def delete(self, caller: Caller, image_id: str) -> None:
         """Raises `ImageNotFound`, `NotImageOwner`, `ImageProtected`, `ImageInUse`."""
-        blob_id = await self.db.write(lambda c: self.delete_in(c, caller, image_id, now_ms()))
-        if blob_id is None:
-            return
-        try:
-            await to_the_end(self.blobs.delete, blob_id)
-        except OSError as error:  # the image is gone; its bytes, that nothing refers to, the sweeper removes
-            log.warning("blob_not_deleted", blob_id=blob_id, reason=error.strerror)
 
-    async def usage(self, caller: Caller) -> tuple[int, int]:
-        """How many images the caller's project has, and how many bytes they hold or have reserved."""
+        def work(c: Connection) -> tuple[BlobId | None, Staged | None]:
+            staged = self.owned_in(c, caller, image_id).staged
+            return self.delete_in(c, caller, image_id, now_ms()), staged
+
+        blob_id, staged = await self.db.write(work)
+        try:
+            if staged is not None:
+                await to_the_end(self.blobs.discard, staged.token)
+            if blob_id is not None:
+                await to_the_end(self.blobs.delete, blob_id)
+        except OSError as error:  # the image is gone; its bytes, that nothing refers to, the sweeper removes
+            log.warning("bytes_not_deleted", image_id=image_id, blob_id=blob_id, reason=error.strerror)
+
+    async def usage(self, caller: Caller) -> quota.Usage:
+        """What the images of the caller's project count for."""
         return await self.db.read(lambda c: quota.usage(c, caller.project_id or ""))
 
     # --- bytes --------------------------------------------------------------------------------------------------------
@@ -189,8 +196,8 @@ class Images(Lifecycle):
             present = sql.members(c, image.id)
             if any(member.member_id == member_id for member in present):
                 raise MemberExists(member_id)
-            if len(present) >= MOST_MEMBERS:
-                raise TooManyMembers(f"an image has at most {MOST_MEMBERS} members")
+            if len(present) >= self.limits.members:
+                raise TooManyMembers(f"an image has at most {self.limits.members} members")
             sql.run(c, sql.INSERT_MEMBER, image_id=image.id, member_id=member_id, now=now_ms())
             sql.run(c, sql.SET_SHARED, id=image.id)
             return self._member_in(c, image.id, member_id)

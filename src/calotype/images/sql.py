@@ -9,7 +9,17 @@ from sqlalchemy import Connection, Row, bindparam, text
 
 from calotype.blobs.model import Blob, BlobId
 from calotype.identity.model import ProjectId
-from calotype.images.model import Image, ImageId, ImageStatus, Member, MemberStatus, UploadId, Visibility
+from calotype.images.model import (
+    Image,
+    ImageId,
+    ImageStatus,
+    Location,
+    Member,
+    MemberStatus,
+    Staged,
+    UploadId,
+    Visibility,
+)
 
 LONGEST_INDEXED: Final = 255  # characters; an index row of PostgreSQL holds 2704 bytes
 
@@ -17,6 +27,7 @@ COLUMNS: Final = """
 i.id, i.project_id, i.name, i.status, i.visibility, i.protected, i.hidden, i.disk_format, i.container_format,
 i.min_disk, i.min_ram, i.size, i.virtual_size, i.checksum, i.hash_algorithm, i.hash_value, i.blob_id, i.upload_id,
 i.reserved_bytes, i.properties, i.tags, i.created_at, i.updated_at, i.active_at, i.deleted_at, i.version,
+i.stores, i.locations, i.staged,
 EXISTS (SELECT 1 FROM image_members o WHERE o.image_id = i.id) AS has_members
 """
 
@@ -62,51 +73,85 @@ UPDATE images SET name = :name, visibility = :visibility, protected = :protected
 # A project that is shared with makes a private image a shared one.
 SET_SHARED = "UPDATE images SET visibility = 'shared' WHERE id = :id AND visibility = 'private'"
 
-# Bytes begin to arrive. The guard is what keeps two uploads apart.
+# Bytes begin to arrive, or a job takes the staged ones. The guard is what keeps two uploads apart.
 BEGIN = """
-UPDATE images SET status = 'saving', upload_id = :upload_id, reserved_bytes = :reserved, touched_at = :now,
+UPDATE images SET status = :status, upload_id = :upload_id, reserved_bytes = :reserved, touched_at = :now,
        updated_at = :now, version = version + 1
- WHERE id = :id AND status = 'queued'
+ WHERE id = :id AND version = :version
 """
 
 # The same upload goes on, with another reservation.
 HOLD = """
 UPDATE images SET reserved_bytes = :reserved, touched_at = :now
- WHERE id = :id AND status = 'saving' AND upload_id = :upload_id
+ WHERE id = :id AND status IN ('saving', 'uploading', 'importing') AND upload_id = :upload_id
 """
 
-TOUCH = "UPDATE images SET touched_at = :now WHERE id = :id AND status = 'saving' AND upload_id = :upload_id"
+TOUCH = """
+UPDATE images SET touched_at = :now
+ WHERE id = :id AND status IN ('saving', 'uploading', 'importing') AND upload_id = :upload_id
+"""
+
+# All bytes are staged: they wait for their import.
+STAGED = """
+UPDATE images SET staged = :staged, reserved_bytes = 0, touched_at = :now, updated_at = :now, version = version + 1
+ WHERE id = :id AND version = :version
+"""
 
 ACTIVATE = """
 UPDATE images SET status = 'active', size = :size, virtual_size = :virtual_size, checksum = :checksum,
        hash_algorithm = :hash_algorithm, hash_value = :hash_value, blob_id = :blob_id, disk_format = :disk_format,
-       container_format = :container_format, min_disk = :min_disk, properties = :properties,
-       upload_id = NULL, reserved_bytes = 0, touched_at = NULL,
+       container_format = :container_format, min_disk = :min_disk, properties = :properties, stores = :stores,
+       locations = :locations, staged = NULL, upload_id = NULL, reserved_bytes = 0, touched_at = NULL,
        active_at = :now, updated_at = :now, version = version + 1
  WHERE id = :id AND version = :version
 """
 
-# An upload failed: the image can be tried again.
+# An upload or an import failed: the image can be tried again.
 REQUEUE = """
-UPDATE images SET status = 'queued', upload_id = NULL, reserved_bytes = 0, touched_at = NULL,
+UPDATE images SET status = 'queued', upload_id = NULL, reserved_bytes = 0, touched_at = NULL, staged = NULL,
        updated_at = :now, version = version + 1
  WHERE id = :id AND version = :version
 """
 
+# Other stores hold its bytes than before, or other places are named.
+PLACE = """
+UPDATE images SET stores = :stores, locations = :locations, properties = :properties, updated_at = :now,
+       version = version + 1
+ WHERE id = :id AND version = :version
+"""
+
+SET_STATUS = """
+UPDATE images SET status = :status, updated_at = :now, version = version + 1 WHERE id = :id AND version = :version
+"""
+
 BURY = """
 UPDATE images SET status = 'deleted', deleted_at = :now, blob_id = NULL, upload_id = NULL, reserved_bytes = 0,
-       touched_at = NULL, properties = '{}', tags = '[]', updated_at = :now, version = version + 1
+       touched_at = NULL, staged = NULL, stores = '[]', locations = '[]', properties = '{}', tags = '[]',
+       updated_at = :now, version = version + 1
  WHERE id = :id AND version = :version
 """
 
 # Uploads through the API whose process has not been heard of. Ids of uploads begin with u, those of jobs with j.
 STALE_UPLOADS = """
 SELECT id, upload_id FROM images
- WHERE touched_at IS NOT NULL AND touched_at < :before AND status = 'saving' AND upload_id LIKE 'u%'
+ WHERE touched_at IS NOT NULL AND touched_at < :before AND staged IS NULL AND status IN ('saving', 'uploading')
+   AND upload_id LIKE 'u%'
+ ORDER BY touched_at LIMIT 1000
+"""
+# Staged bytes that no import has asked for.
+FORGOTTEN = """
+SELECT id, upload_id FROM images
+ WHERE touched_at IS NOT NULL AND touched_at < :before AND staged IS NOT NULL AND status = 'uploading'
  ORDER BY touched_at LIMIT 1000
 """
 
-OPEN_UPLOADS = "SELECT upload_id FROM images WHERE touched_at IS NOT NULL AND status = 'saving'"
+OPEN_UPLOADS = """
+SELECT upload_id, staged FROM images
+ WHERE touched_at IS NOT NULL AND status IN ('saving', 'uploading', 'importing')
+"""
+
+# Which stores the images of a blob count on.
+STORES_OF_BLOB = "SELECT stores FROM images WHERE blob_id = :blob_id"
 
 # --- usage ------------------------------------------------------------------------------------------------------------
 
@@ -114,11 +159,12 @@ OPEN_USAGE = "INSERT INTO image_usage (project_id) VALUES (:project_id) ON CONFL
 
 # Both guards hold or nothing changes; giving back (numbers below zero) is never refused.
 CHANGE_USAGE = """
-UPDATE image_usage SET images = images + :images, bytes = bytes + :bytes
+UPDATE image_usage SET images = images + :images, bytes = bytes + :bytes, staged_bytes = staged_bytes + :staged
  WHERE project_id = :project_id
    AND (:images <= 0 OR images + :images <= :most_images) AND (:bytes <= 0 OR bytes + :bytes <= :most_bytes)
+   AND (:staged <= 0 OR staged_bytes + :staged <= :most_staged)
 """
-SELECT_USAGE = "SELECT images, bytes FROM image_usage WHERE project_id = :project_id"
+SELECT_USAGE = "SELECT images, bytes, staged_bytes FROM image_usage WHERE project_id = :project_id"
 
 # --- blobs ------------------------------------------------------------------------------------------------------------
 
@@ -263,6 +309,9 @@ def to_image(row: Row[Any]) -> Image:
         reserved_bytes=row.reserved_bytes,
         properties=_PROPERTIES.decode(row.properties),
         tags=_TAGS.decode(row.tags),
+        stores=_TAGS.decode(row.stores),
+        locations=() if row.locations == "[]" else _LOCATIONS.decode(row.locations),
+        staged=None if row.staged is None else _STAGED.decode(row.staged),
         has_members=bool(row.has_members),
         created_at=row.created_at,
         updated_at=row.updated_at,
@@ -287,12 +336,18 @@ def indexed(value: str) -> str:
     return value if len(value) <= LONGEST_INDEXED else f"sha256:{sha256(value.encode()).hexdigest()}"
 
 
-def encoded(value: Mapping[str, str] | Sequence[str]) -> str:
+def staged_token(text_: str | None) -> str | None:
+    return None if text_ is None else _STAGED.decode(text_).token
+
+
+def encoded(value: Mapping[str, str] | Sequence[str] | Sequence[Location] | Staged) -> str:
     return msgspec.json.encode(value).decode()
 
 
 _PROPERTIES: Final = msgspec.json.Decoder(dict[str, str])
 _TAGS: Final = msgspec.json.Decoder(tuple[str, ...])
+_LOCATIONS: Final = msgspec.json.Decoder(tuple[Location, ...])
+_STAGED: Final = msgspec.json.Decoder(Staged)
 
 
 def _lock(connection: Connection, table: str) -> str:

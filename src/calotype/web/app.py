@@ -15,14 +15,14 @@ from starlette.responses import Response
 from calotype import compose, logs
 from calotype.lifeline import die_with_parent
 from calotype.settings import Settings, load
-from calotype.web import problems
+from calotype.web import openapi, problems
 from calotype.web.health import ROUTES as HEALTH
 from calotype.web.identity import ROUTES as IDENTITY
 from calotype.web.imagev2 import ROUTES as IMAGEV2
 from calotype.web.ims import ROUTES as IMS
 from calotype.web.ims.query import JobQuery
 from calotype.web.native import ROUTES as NATIVE
-from calotype.web.route import Route, bound
+from calotype.web.route import bound
 
 log = structlog.get_logger()
 
@@ -31,7 +31,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 # Literal segments win over parameters: the order of the table is the order of matching.
-ROUTES: Final[tuple[Route, ...]] = (*HEALTH, *IDENTITY, *NATIVE, *IMS, *IMAGEV2)
+ROUTES: Final = openapi.published((*HEALTH, *IDENTITY, *NATIVE, *IMS, *IMAGEV2))
 FAMILY_OF_PREFIX: Final = (
     ("/identity", "identity"),
     ("/calotype", "native"),

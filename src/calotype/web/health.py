@@ -11,6 +11,7 @@ from calotype.db.engine import CURRENT_REVISION, now_ms
 from calotype.db.schema import REVISION
 from calotype.errors import CalotypeError, Unavailable
 from calotype.jobs import sql
+from calotype.web.described import Alive, Ready
 from calotype.web.request import app_of, json
 from calotype.web.route import Route
 
@@ -39,6 +40,22 @@ async def ready(request: Request) -> Response:
 
 
 ROUTES = [
-    Route(method="GET", path="/health/live", handler=live, family="native", permission=None, summary="Is it alive?"),
-    Route(method="GET", path="/health/ready", handler=ready, family="native", permission=None, summary="Can it serve?"),
+    Route(
+        method="GET",
+        path="/health/live",
+        handler=live,
+        family="native",
+        permission=None,
+        summary="Is it alive?",
+        gives=Alive,
+    ),
+    Route(
+        method="GET",
+        path="/health/ready",
+        handler=ready,
+        family="native",
+        permission=None,
+        summary="Can it serve?",
+        gives=Ready,
+    ),
 ]

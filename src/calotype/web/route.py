@@ -5,10 +5,10 @@ calls, and turns what goes wrong into the API's form. Nothing else does any of t
 """
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
@@ -24,8 +24,30 @@ Handler = Callable[[Request], Awaitable[Response]]
 PROJECT: Final = re.compile(r"[0-9a-f]{32}")
 
 
+class Parameter(Struct, frozen=True, kw_only=True):
+    """One that a route reads from the query or the headers; those of the path are in the path."""
+
+    name: str
+    where: Literal["query", "header"] = "query"
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    required: bool = False
+    summary: str = ""
+
+
+class Media(Struct, frozen=True, kw_only=True):
+    """A body that is not simply JSON. `form`: a type or a JSON Schema; None where it is bytes."""
+
+    types: tuple[str, ...] = ("application/json",)
+    form: Any = None
+    required: bool = True
+
+
 class Route(Struct, frozen=True, kw_only=True):
-    """`permission`: an action or several, all needed; "" a token of any kind; None nothing, not even a token."""
+    """`permission`: an action or several, all needed; "" a token of any kind; None nothing, not even a token.
+
+    What is taken and given is told by a type that msgspec knows, a JSON Schema or a `Media`; None: there is no body.
+    It is for the published description (`openapi.py`): handlers check what arrives themselves.
+    """
 
     method: str
     path: str  # Starlette's form: /v2/images/{image_id}
@@ -33,9 +55,11 @@ class Route(Struct, frozen=True, kw_only=True):
     family: Family
     permission: str | tuple[str, ...] | None
     summary: str = ""
-    takes: Any = None  # type of the JSON body, or None
-    gives: Any = None  # type of the JSON answer, or None
+    reads: tuple[Parameter, ...] = ()
+    takes: Any = None
+    gives: Any = None
     status: int = 200  # of success
+    also: tuple[int, ...] = ()  # statuses besides it and those that every route of its kind has
     needs_project: bool = True  # only for a token that is scoped to a project
 
 

@@ -8,7 +8,8 @@ from starlette.responses import Response
 from calotype.errors import BadFilter, IdentityNotFound
 from calotype.identity.model import Assignment, Target, TargetKind
 from calotype.settings import Settings
-from calotype.web.identity.entry import ADMIN, route
+from calotype.web.described import RoleAssignments, Roles
+from calotype.web.identity.entry import ADMIN, parameters, route
 from calotype.web.identity.forms import FALSE, all_of, role_form, url_of
 from calotype.web.request import app_of
 
@@ -88,7 +89,14 @@ def _on(path: str, where: str) -> list[Any]:
     """The four routes of one kind of target."""
     one = f"{path}/{{role_id}}"
     return [
-        route(method="GET", path=path, handler=list_roles_on, permission=ADMIN, summary=f"A user's roles on a {where}"),
+        route(
+            method="GET",
+            path=path,
+            handler=list_roles_on,
+            permission=ADMIN,
+            gives=Roles,
+            summary=f"A user's roles on a {where}",
+        ),
         route(
             method="PUT", path=one, handler=assign, permission=ADMIN, status=204, summary=f"Give a role on a {where}"
         ),
@@ -104,6 +112,9 @@ def _on(path: str, where: str) -> list[Any]:
     ]
 
 
+FILTERS: Final = parameters(
+    "user.id", "role.id", "scope.project.id", "scope.domain.id", "include_names", *sorted(_NONE_OF)
+)
 ROUTES: Final = [
     *_on("/identity/v3/projects/{project_id}/users/{user_id}/roles", "project"),
     *_on("/identity/v3/domains/{domain_id}/users/{user_id}/roles", "domain"),
@@ -112,6 +123,8 @@ ROUTES: Final = [
         path="/identity/v3/role_assignments",
         handler=list_assignments,
         permission=ADMIN,
+        reads=FILTERS,
+        gives=RoleAssignments,
         summary="Who has which role on what",
     ),
 ]

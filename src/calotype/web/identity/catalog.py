@@ -9,9 +9,12 @@ from starlette.responses import Response
 from calotype.errors import IdentityNotFound
 from calotype.identity.catalog import Endpoint, Service, catalog, regions
 from calotype.settings import Settings
-from calotype.web.identity.entry import ADMIN, ANY_TOKEN, route
+from calotype.web.described import Endpoints, OneEndpoint, OneRegion, OneService, Regions, Services
+from calotype.web.identity.entry import ADMIN, ANY_TOKEN, parameters, route
 from calotype.web.identity.forms import all_of, url_of
 from calotype.web.request import app_of, json
+
+ENDPOINT_FILTERS: Final = ("service_id", "interface", "region_id")
 
 
 async def list_regions(request: Request) -> Response:
@@ -36,7 +39,7 @@ async def show_service(request: Request) -> Response:
 
 async def list_endpoints(request: Request) -> Response:
     endpoints = _endpoints(app_of(request).settings)
-    return all_of(request, "endpoints", _matching(request, endpoints, "service_id", "interface", "region_id"))
+    return all_of(request, "endpoints", _matching(request, endpoints, *ENDPOINT_FILTERS))
 
 
 async def show_endpoint(request: Request) -> Response:
@@ -99,15 +102,23 @@ def _one(request: Request, items: list[dict[str, Any]], kind: str) -> dict[str, 
     raise IdentityNotFound(f"Could not find {kind}: {wanted}.")
 
 
-def _read(path: str, handler: Any, permission: str, summary: str) -> Any:
-    return route(method="GET", path=f"/identity/v3/{path}", handler=handler, permission=permission, summary=summary)
+def _read(path: str, handler: Any, permission: str, summary: str, gives: Any, *filters: str) -> Any:
+    return route(
+        method="GET",
+        path=f"/identity/v3/{path}",
+        handler=handler,
+        permission=permission,
+        summary=summary,
+        reads=parameters(*filters),
+        gives=gives,
+    )
 
 
 ROUTES: Final = [
-    _read("regions", list_regions, ANY_TOKEN, "Regions"),
-    _read("regions/{region_id}", show_region, ANY_TOKEN, "A region"),
-    _read("services", list_services, ADMIN, "Services of the catalog"),
-    _read("services/{service_id}", show_service, ADMIN, "A service of the catalog"),
-    _read("endpoints", list_endpoints, ADMIN, "Endpoints of the catalog"),
-    _read("endpoints/{endpoint_id}", show_endpoint, ADMIN, "An endpoint of the catalog"),
+    _read("regions", list_regions, ANY_TOKEN, "Regions", Regions),
+    _read("regions/{region_id}", show_region, ANY_TOKEN, "A region", OneRegion),
+    _read("services", list_services, ADMIN, "Services of the catalog", Services, "type", "name"),
+    _read("services/{service_id}", show_service, ADMIN, "A service of the catalog", OneService),
+    _read("endpoints", list_endpoints, ADMIN, "Endpoints of the catalog", Endpoints, *ENDPOINT_FILTERS),
+    _read("endpoints/{endpoint_id}", show_endpoint, ADMIN, "An endpoint of the catalog", OneEndpoint),
 ]

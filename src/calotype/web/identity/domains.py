@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from calotype.identity.model import Domain, DomainChange, DomainCreate
-from calotype.web.identity.entry import ADMIN, ANY_TOKEN, route
+from calotype.web.described import Domains, OneDomain
+from calotype.web.identity.entry import ADMIN, ANY_TOKEN, LISTING, route
 from calotype.web.identity.forms import domain_form, listed, page, wanted
 from calotype.web.request import app_of, body, caller, json
 
@@ -54,7 +55,9 @@ def _shown(request: Request, domain: Domain, status: int = 200) -> Response:
 _ALL: Final = "/identity/v3/domains"
 _ONE: Final = "/identity/v3/domains/{domain_id}"
 ROUTES: Final = [
-    route(method="GET", path=_ALL, handler=list_domains, permission=ADMIN, summary="Domains"),
+    route(
+        method="GET", path=_ALL, handler=list_domains, permission=ADMIN, reads=LISTING, gives=Domains, summary="Domains"
+    ),
     route(
         method="POST",
         path=_ALL,
@@ -62,15 +65,17 @@ ROUTES: Final = [
         permission=ADMIN,
         takes=DomainCreateBody,
         status=201,
+        gives=OneDomain,
         summary="Create a domain",
     ),
-    route(method="GET", path=_ONE, handler=show_domain, permission=ANY_TOKEN, summary="A domain"),
+    route(method="GET", path=_ONE, handler=show_domain, permission=ANY_TOKEN, gives=OneDomain, summary="A domain"),
     route(
         method="PATCH",
         path=_ONE,
         handler=change_domain,
         permission=ADMIN,
         takes=DomainChangeBody,
+        gives=OneDomain,
         summary="Change a domain",
     ),
     route(

@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from calotype.identity.model import DomainId, Project, ProjectChange, ProjectCreate
-from calotype.web.identity.entry import ADMIN, ANY_TOKEN, route
+from calotype.web.described import OneProject, Projects
+from calotype.web.identity.entry import ADMIN, ANY_TOKEN, LISTING, parameters, route
 from calotype.web.identity.forms import FALSE, listed, page, project_form, wanted
 from calotype.web.request import app_of, body, caller, json
 
@@ -58,12 +59,15 @@ def _shown(request: Request, project: Project, status: int = 200) -> Response:
 
 _ALL: Final = "/identity/v3/projects"
 _ONE: Final = "/identity/v3/projects/{project_id}"
+PARENTS: Final = parameters("is_domain", "parent_id")
 ROUTES: Final = [
     route(
         method="GET",
         path=_ALL,
         handler=list_projects,
         permission=ANY_TOKEN,
+        reads=(*LISTING, *PARENTS),
+        gives=Projects,
         summary="Projects: all for an admin, else the caller's own",
     ),
     route(
@@ -73,15 +77,17 @@ ROUTES: Final = [
         permission=ADMIN,
         takes=ProjectCreateBody,
         status=201,
+        gives=OneProject,
         summary="Create a project",
     ),
-    route(method="GET", path=_ONE, handler=show_project, permission=ANY_TOKEN, summary="A project"),
+    route(method="GET", path=_ONE, handler=show_project, permission=ANY_TOKEN, gives=OneProject, summary="A project"),
     route(
         method="PATCH",
         path=_ONE,
         handler=change_project,
         permission=ADMIN,
         takes=ProjectChangeBody,
+        gives=OneProject,
         summary="Change a project",
     ),
     route(method="DELETE", path=_ONE, handler=delete_project, permission=ADMIN, status=204, summary="Delete a project"),

@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from calotype.identity.model import Role, RoleCreate
-from calotype.web.identity.entry import ADMIN, route
+from calotype.web.described import OneRole, Roles
+from calotype.web.identity.entry import ADMIN, LISTING, route
 from calotype.web.identity.forms import listed, page, role_form, wanted
 from calotype.web.request import app_of, body, json
 
@@ -45,7 +46,7 @@ def _shown(request: Request, role: Role, status: int = 200) -> Response:
 _ALL: Final = "/identity/v3/roles"
 _ONE: Final = "/identity/v3/roles/{role_id}"
 ROUTES: Final = [
-    route(method="GET", path=_ALL, handler=list_roles, permission=ADMIN, summary="Roles"),
+    route(method="GET", path=_ALL, handler=list_roles, permission=ADMIN, reads=LISTING, gives=Roles, summary="Roles"),
     route(
         method="POST",
         path=_ALL,
@@ -53,8 +54,9 @@ ROUTES: Final = [
         permission=ADMIN,
         takes=RoleCreateBody,
         status=201,
+        gives=OneRole,
         summary="Create a role",
     ),
-    route(method="GET", path=_ONE, handler=show_role, permission=ADMIN, summary="A role"),
+    route(method="GET", path=_ONE, handler=show_role, permission=ADMIN, gives=OneRole, summary="A role"),
     route(method="DELETE", path=_ONE, handler=delete_role, permission=ADMIN, status=204, summary="Delete a role"),
 ]

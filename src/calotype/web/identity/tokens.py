@@ -21,9 +21,11 @@ from calotype.identity.model import (
     Unscoped,
 )
 from calotype.identity.tokens import REFUSED, Token
-from calotype.web.identity.entry import ANY_TOKEN, route
+from calotype.web.described import Catalog, Domains, OneToken, Projects
+from calotype.web.identity.entry import ANY_TOKEN, PAGING, parameters, route
 from calotype.web.identity.forms import catalog_form, domain_form, listed, page, project_form, token_form
 from calotype.web.request import app_of, body, caller, json
+from calotype.web.route import Parameter
 
 # --- what arrives -----------------------------------------------------------------------------------------------------
 # Fields that are not known are ignored, as in Keystone: none of them gives a right.
@@ -183,6 +185,8 @@ def _shown(request: Request, token: Token, wire: str, status: int = 200) -> Resp
 
 
 _TOKENS: Final = "/identity/v3/auth/tokens"
+NO_CATALOG: Final = parameters("nocatalog")
+SUBJECT: Final = Parameter(name="X-Subject-Token", where="header", required=True, summary="the token that is meant")
 ROUTES: Final = [
     route(
         method="POST",
@@ -191,16 +195,35 @@ ROUTES: Final = [
         permission=None,
         takes=AuthBody,
         status=201,
+        reads=NO_CATALOG,
+        gives=OneToken,
+        also=(401,),
         summary="Log in: a token, in X-Subject-Token",
     ),
-    route(method="GET", path=_TOKENS, handler=show_token, permission=ANY_TOKEN, summary="What a token says"),
-    route(method="HEAD", path=_TOKENS, handler=check_token, permission=ANY_TOKEN, summary="Whether a token is valid"),
+    route(
+        method="GET",
+        path=_TOKENS,
+        handler=show_token,
+        permission=ANY_TOKEN,
+        reads=(SUBJECT, *NO_CATALOG),
+        gives=OneToken,
+        summary="What a token says",
+    ),
+    route(
+        method="HEAD",
+        path=_TOKENS,
+        handler=check_token,
+        permission=ANY_TOKEN,
+        reads=(SUBJECT,),
+        summary="Whether a token is valid",
+    ),
     route(
         method="DELETE",
         path=_TOKENS,
         handler=revoke_token,
         permission=ANY_TOKEN,
         status=204,
+        reads=(SUBJECT,),
         summary="Revoke a token",
     ),
     route(
@@ -208,6 +231,7 @@ ROUTES: Final = [
         path="/identity/v3/auth/catalog",
         handler=show_catalog,
         permission=ANY_TOKEN,
+        gives=Catalog,
         summary="The service catalog",
     ),
     route(
@@ -215,6 +239,8 @@ ROUTES: Final = [
         path="/identity/v3/auth/projects",
         handler=list_own_projects,
         permission=ANY_TOKEN,
+        reads=PAGING,
+        gives=Projects,
         summary="Projects that the caller can have a token for",
     ),
     route(
@@ -222,6 +248,8 @@ ROUTES: Final = [
         path="/identity/v3/auth/domains",
         handler=list_own_domains,
         permission=ANY_TOKEN,
+        reads=PAGING,
+        gives=Domains,
         summary="Domains that the caller can have a token for",
     ),
 ]

@@ -8,7 +8,8 @@ from starlette.responses import Response
 
 from calotype.identity.model import DomainId, NewPassword, User, UserChange, UserCreate
 from calotype.identity.permissions import require
-from calotype.web.identity.entry import ADMIN, ANY_TOKEN, route
+from calotype.web.described import OneUser, Projects, Users
+from calotype.web.identity.entry import ADMIN, ANY_TOKEN, LISTING, route
 from calotype.web.identity.forms import listed, page, project_form, user_form, wanted
 from calotype.web.request import app_of, body, caller, json
 
@@ -84,7 +85,7 @@ def _shown(request: Request, user: User, status: int = 200) -> Response:
 _ALL: Final = "/identity/v3/users"
 _ONE: Final = "/identity/v3/users/{user_id}"
 ROUTES: Final = [
-    route(method="GET", path=_ALL, handler=list_users, permission=ADMIN, summary="Users"),
+    route(method="GET", path=_ALL, handler=list_users, permission=ADMIN, reads=LISTING, gives=Users, summary="Users"),
     route(
         method="POST",
         path=_ALL,
@@ -92,11 +93,18 @@ ROUTES: Final = [
         permission=ADMIN,
         takes=UserCreateBody,
         status=201,
+        gives=OneUser,
         summary="Create a user",
     ),
-    route(method="GET", path=_ONE, handler=show_user, permission=ANY_TOKEN, summary="A user"),
+    route(method="GET", path=_ONE, handler=show_user, permission=ANY_TOKEN, gives=OneUser, summary="A user"),
     route(
-        method="PATCH", path=_ONE, handler=change_user, permission=ADMIN, takes=UserChangeBody, summary="Change a user"
+        method="PATCH",
+        path=_ONE,
+        handler=change_user,
+        permission=ADMIN,
+        takes=UserChangeBody,
+        gives=OneUser,
+        summary="Change a user",
     ),
     route(method="DELETE", path=_ONE, handler=delete_user, permission=ADMIN, status=204, summary="Delete a user"),
     route(
@@ -113,6 +121,8 @@ ROUTES: Final = [
         path=f"{_ONE}/projects",
         handler=list_projects_of_user,
         permission=ANY_TOKEN,
+        reads=LISTING,
+        gives=Projects,
         summary="Projects that a user has a role on",
     ),
 ]

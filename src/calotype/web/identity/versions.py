@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from calotype.settings import Settings
+from calotype.web.described import IdentityVersions, OneIdentityVersion
 from calotype.web.identity.entry import route
 from calotype.web.request import app_of, json
 
@@ -38,12 +39,20 @@ ROUTES: Final = [
             handler=show_versions,
             permission=None,
             status=MULTIPLE_CHOICES,
+            gives=IdentityVersions,
             summary="Versions of the Identity API",
         )
         for path in ("/identity", "/identity/")
     ),
     *(
-        route(method="GET", path=path, handler=show_version, permission=None, summary="Version 3 of the Identity API")
+        route(
+            method="GET",
+            path=path,
+            handler=show_version,
+            permission=None,
+            gives=OneIdentityVersion,
+            summary="Version 3 of the Identity API",
+        )
         for path in ("/identity/v3", "/identity/v3/")
     ),
 ]

@@ -9,6 +9,7 @@ from calotype.blobs.download import parse_range, stream
 from calotype.blobs.local import BlobReader
 from calotype.errors import Invalid, UnsupportedMedia, UploadCut
 from calotype.images.model import Image
+from calotype.web.imagev2 import bodies
 from calotype.web.request import app_of, caller
 from calotype.web.route import Route
 
@@ -94,6 +95,8 @@ ROUTES: Final[list[Route]] = [
         family="imagev2",
         permission=("ims:images:get", "ims:images:update", "ims:images:upload"),
         summary="Upload image data",
+        reads=bodies.UPLOADING,
+        takes=bodies.OCTETS,
         status=204,
     ),
     Route(
@@ -103,6 +106,9 @@ ROUTES: Final[list[Route]] = [
         family="imagev2",
         permission="ims:images:get",
         summary="Download image data",
+        reads=bodies.DOWNLOADING,
+        gives=bodies.OCTETS,
+        also=(204, 206, 304, 416),
     ),
     Route(
         method="HEAD",
@@ -111,5 +117,7 @@ ROUTES: Final[list[Route]] = [
         family="imagev2",
         permission="ims:images:get",
         summary="Show the size and digest of image data",
+        reads=bodies.DOWNLOADING,
+        also=(204, 206, 304, 416),
     ),
 ]

@@ -15,6 +15,7 @@ from calotype.images.os_versions import find
 from calotype.images.query import parse
 from calotype.images.view import image_view
 from calotype.settings import ImageSettings
+from calotype.web.imagev2 import bodies
 from calotype.web.imagev2.versions import base_url
 from calotype.web.request import app_of, body, caller, json
 from calotype.web.route import Route
@@ -105,7 +106,9 @@ async def delete_image(request: Request) -> Response:
     return Response(status_code=204)
 
 
-def _route(method: str, path: str, handler: Any, permission: str, summary: str, status: int = 200) -> Route:
+def _route(
+    method: str, path: str, handler: Any, permission: str, summary: str, status: int = 200, **told: Any
+) -> Route:
     return Route(
         method=method,
         path=path,
@@ -114,13 +117,39 @@ def _route(method: str, path: str, handler: Any, permission: str, summary: str, 
         permission=permission,
         summary=summary,
         status=status,
+        **told,
     )
 
 
 ROUTES: Final[list[Route]] = [
-    _route("POST", "/v2/images", create_image, "ims:images:create", "Create an image", 201),
-    _route("GET", "/v2/images", list_images, "ims:images:list", "List images"),
-    _route("GET", "/v2/images/{image_id}", show_image, "ims:images:get", "Show an image"),
-    _route("PATCH", "/v2/images/{image_id}", update_image, "ims:images:update", "Update an image"),
+    _route(
+        "POST",
+        "/v2/images",
+        create_image,
+        "ims:images:create",
+        "Create an image",
+        201,
+        takes=bodies.NEW_IMAGE,
+        gives=bodies.IMAGE,
+    ),
+    _route(
+        "GET",
+        "/v2/images",
+        list_images,
+        "ims:images:list",
+        "List images",
+        reads=bodies.LISTING,
+        gives=bodies.IMAGES,
+    ),
+    _route("GET", "/v2/images/{image_id}", show_image, "ims:images:get", "Show an image", gives=bodies.IMAGE),
+    _route(
+        "PATCH",
+        "/v2/images/{image_id}",
+        update_image,
+        "ims:images:update",
+        "Update an image",
+        takes=bodies.PATCH,
+        gives=bodies.IMAGE,
+    ),
     _route("DELETE", "/v2/images/{image_id}", delete_image, "ims:images:delete", "Delete an image", 204),
 ]

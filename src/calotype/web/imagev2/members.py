@@ -9,6 +9,8 @@ from calotype.errors import MalformedBody, MemberNotFound
 from calotype.images.attributes import LONGEST
 from calotype.images.model import MemberStatus
 from calotype.images.view import member_view
+from calotype.web.described import MemberAnswer, NewMember
+from calotype.web.imagev2 import bodies
 from calotype.web.request import app_of, body, caller, json
 from calotype.web.route import Route
 
@@ -60,7 +62,9 @@ def _is_id(text: str) -> bool:
     return 0 < len(text) <= LONGEST and text.isprintable()
 
 
-def _route(method: str, path: str, handler: Any, permission: str, summary: str, status: int = 200) -> Route:
+def _route(
+    method: str, path: str, handler: Any, permission: str, summary: str, status: int = 200, **told: Any
+) -> Route:
     return Route(
         method=method,
         path=path,
@@ -69,13 +73,30 @@ def _route(method: str, path: str, handler: Any, permission: str, summary: str, 
         permission=("ims:images:get", permission),
         summary=summary,
         status=status,
+        **told,
     )
 
 
 ROUTES: Final[list[Route]] = [
-    _route("POST", ALL, add_member, "ims:images:share", "Share an image with a project"),
-    _route("GET", ALL, list_members, "ims:images:get", "List the members of an image"),
-    _route("GET", ONE, show_member, "ims:images:get", "Show a member of an image"),
-    _route("PUT", ONE, update_member, "ims:images:share", "Accept or reject a shared image"),
+    _route(
+        "POST",
+        ALL,
+        add_member,
+        "ims:images:share",
+        "Share an image with a project",
+        takes=NewMember,
+        gives=bodies.MEMBER,
+    ),
+    _route("GET", ALL, list_members, "ims:images:get", "List the members of an image", gives=bodies.MEMBERS),
+    _route("GET", ONE, show_member, "ims:images:get", "Show a member of an image", gives=bodies.MEMBER),
+    _route(
+        "PUT",
+        ONE,
+        update_member,
+        "ims:images:share",
+        "Accept or reject a shared image",
+        takes=MemberAnswer,
+        gives=bodies.MEMBER,
+    ),
     _route("DELETE", ONE, remove_member, "ims:images:share", "Stop sharing an image with a project", 204),
 ]

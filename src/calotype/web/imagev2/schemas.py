@@ -134,6 +134,7 @@ def _route(name: str, schema: dict[str, Any]) -> Route:
         family="imagev2",
         permission="",
         summary=f"Show the schema of {name}",
+        gives={"type": "object"},
     )
 
 

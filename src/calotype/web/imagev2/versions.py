@@ -8,6 +8,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from calotype.web.described import ImageVersions
 from calotype.web.request import app_of, json
 from calotype.web.route import Route
 
@@ -49,7 +50,14 @@ async def one_version(request: Request) -> Response:
 
 def _open(path: str, handler: Any, status: int, summary: str) -> Route:
     return Route(
-        method="GET", path=path, handler=handler, family="imagev2", permission=None, summary=summary, status=status
+        method="GET",
+        path=path,
+        handler=handler,
+        family="imagev2",
+        permission=None,
+        summary=summary,
+        gives=ImageVersions,
+        status=status,
     )
 
 

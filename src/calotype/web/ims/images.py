@@ -21,6 +21,7 @@ from calotype.images.attributes import IMAGE_ID
 from calotype.images.model import DEFAULT_OS_VERSION, ImageCreate, ImageId
 from calotype.jobs.kinds import copy_image, export, import_file
 from calotype.jobs.model import JobId
+from calotype.web.described import Accepted, ImsCopy, ImsExport, ImsFile, NewImsImage
 from calotype.web.ims import fields
 from calotype.web.request import app_of, body, caller, json
 from calotype.web.route import Route
@@ -177,7 +178,7 @@ def _address(given: fields.Body, field: str) -> ObjectAddress:
     return parse_address(value, ims=True)
 
 
-def _route(method: str, path: str, handler: Any, permission: str | tuple[str, ...], summary: str) -> Route:
+def _route(method: str, path: str, handler: Any, permission: str | tuple[str, ...], summary: str, takes: Any) -> Route:
     return Route(
         method=method,
         path=path,
@@ -185,22 +186,39 @@ def _route(method: str, path: str, handler: Any, permission: str | tuple[str, ..
         family="ims",
         permission=permission,
         summary=summary,
-        takes=dict[str, Any],
-        gives=dict[str, str],
+        takes=takes,
+        gives=Accepted,
+        also=(429,),
     )
 
 
+CREATE: Final = "ims:serverImages:create"
 UPLOAD: Final = ("ims:images:upload", "ims:images:get", "ims:images:update")
 ROUTES = [
-    _route("POST", "/v2/cloudimages/action", create_image, "ims:serverImages:create", "Create an image from a file"),
-    _route("POST", "/v1/cloudimages/action", create_image, "ims:serverImages:create", "The same, under its older path"),
-    _route("PUT", "/v1/cloudimages/{image_id}/upload", register_image, UPLOAD, "Fill a queued image from a file"),
-    _route("POST", "/v1/cloudimages/{image_id}/file", export_image, "ims:images:export", "Export an image to a file"),
+    _route("POST", "/v2/cloudimages/action", create_image, CREATE, "Create an image from a file", NewImsImage),
+    _route("POST", "/v1/cloudimages/action", create_image, CREATE, "The same, under its older path", NewImsImage),
+    _route(
+        "PUT",
+        "/v1/cloudimages/{image_id}/upload",
+        register_image,
+        UPLOAD,
+        "Fill a queued image from a file",
+        ImsFile,
+    ),
+    _route(
+        "POST",
+        "/v1/cloudimages/{image_id}/file",
+        export_image,
+        "ims:images:export",
+        "Export an image to a file",
+        ImsExport,
+    ),
     _route(
         "POST",
         "/v1/cloudimages/{image_id}/copy",
         copy_image_in_region,
         "ims:images:copy",
         "Copy an image in the region",
+        ImsCopy,
     ),
 ]

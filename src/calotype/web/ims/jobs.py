@@ -7,9 +7,10 @@ from starlette.responses import Response
 from calotype.errors import JobNotFound
 from calotype.jobs import sql, view
 from calotype.jobs.service import Jobs
+from calotype.web.described import ImsJob
 from calotype.web.ims.query import JOB_ID
 from calotype.web.request import app_of, caller, json
-from calotype.web.route import Route
+from calotype.web.route import Parameter, Route
 
 
 async def show_status(request: Request) -> Response:
@@ -40,6 +41,7 @@ ROUTES = [
         family="ims",
         permission="ims:imageJobs:getPercentage",
         summary="How far a job is",
+        gives=ImsJob,
     ),
     Route(
         method="GET",
@@ -48,5 +50,11 @@ ROUTES = [
         family="ims",
         permission="ims:imageJobs:getPercentage",
         summary="How a job stands",
+        reads=(
+            Parameter(name="X-IMS-Revision", where="header", summary="2022-10: the older form"),
+            Parameter(name="If-None-Match", where="header"),
+        ),
+        gives=ImsJob,
+        also=(304,),
     ),
 ]

@@ -15,7 +15,7 @@ from calotype.buckets.service import md5_of_header
 from calotype.errors import BadFilter, ImageTooLarge, Invalid, RangeNotSatisfiable
 from calotype.jobs.view import iso_ms
 from calotype.web.request import app_of, caller, json
-from calotype.web.route import Route
+from calotype.web.route import Media, Parameter, Route
 
 READ: Final = "calotype:buckets:get"
 WRITE: Final = "calotype:buckets:write"
@@ -192,6 +192,18 @@ def _limit(text: str | None) -> int:
 
 BUCKET: Final = "/calotype/v1/buckets/{bucket}"
 OBJECT: Final = BUCKET + "/objects/{key:path}"
+OCTETS: Final = Media(types=("application/octet-stream",))
+ANY_BYTES: Final = Media(types=("*/*",), required=False)
+LISTING: Final = (
+    Parameter(name="prefix"),
+    Parameter(name="limit", schema={"type": "integer", "minimum": 1}),
+    Parameter(name="marker"),
+)
+READING: Final = tuple(Parameter(name=name, where="header") for name in ("Range", "If-Range", "If-None-Match"))
+WRITING: Final = (
+    Parameter(name="If-None-Match", where="header", schema={"const": "*"}),
+    Parameter(name="Content-MD5", where="header"),
+)
 
 
 ROUTES: Final = [
@@ -239,6 +251,7 @@ ROUTES: Final = [
         family="native",
         permission=READ,
         summary="List objects by prefix, in the order of their keys",
+        reads=LISTING,
         gives=ObjectsView,
     ),
     Route(
@@ -248,6 +261,8 @@ ROUTES: Final = [
         family="native",
         permission=WRITE,
         summary="Store an object",
+        reads=WRITING,
+        takes=ANY_BYTES,
         gives=ObjectView,
         status=201,
     ),
@@ -258,6 +273,9 @@ ROUTES: Final = [
         family="native",
         permission=READ,
         summary="Download an object, or a range of it",
+        reads=READING,
+        gives=OCTETS,
+        also=(206, 304, 416),
     ),
     Route(
         method="HEAD",
@@ -266,6 +284,8 @@ ROUTES: Final = [
         family="native",
         permission=READ,
         summary="Size and version of an object",
+        reads=READING[2:],
+        also=(304,),
     ),
     Route(
         method="DELETE",

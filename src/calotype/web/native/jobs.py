@@ -10,9 +10,10 @@ from calotype.db.engine import now_ms
 from calotype.errors import BadFilter
 from calotype.jobs import view
 from calotype.jobs.model import JobType
+from calotype.web.described import CancelJob, NativeJob, NativeJobs
 from calotype.web.request import app_of, caller, json
 from calotype.web.request import body as body_of
-from calotype.web.route import Route
+from calotype.web.route import Media, Parameter, Route
 
 MOST_WAIT_S: Final = 60.0
 DEFAULT_LIMIT: Final = 25
@@ -83,6 +84,14 @@ ROUTES = [
         family="native",
         permission="calotype:jobs:get",
         summary="The project's jobs, newest first",
+        reads=(
+            Parameter(name="state", summary=f"of {', '.join(sorted(STATES))}; several with commas"),
+            Parameter(name="type", summary=f"of {', '.join(JobType)}; several with commas"),
+            Parameter(name="image_id"),
+            Parameter(name="marker"),
+            Parameter(name="limit", schema={"type": "integer", "minimum": 0}),
+        ),
+        gives=NativeJobs,
     ),
     # Before the path without the verb, which would match it as well.
     Route(
@@ -92,6 +101,8 @@ ROUTES = [
         family="native",
         permission="calotype:jobs:cancel",
         summary="End an open job",
+        takes=Media(form=CancelJob, required=False),
+        gives=NativeJob,
         status=202,
     ),
     Route(
@@ -101,5 +112,7 @@ ROUTES = [
         family="native",
         permission="calotype:jobs:get",
         summary="One job with its steps; ?wait=SECONDS waits for its end",
+        reads=(Parameter(name="wait", schema={"type": "integer", "minimum": 0}),),
+        gives=NativeJob,
     ),
 ]

@@ -346,6 +346,24 @@ class BlobNotFound(NotFound):
         super().__init__(f"no blob {blob_id}")
 
 
+class StoreNotFound(NotFound):
+    """No store of this name is configured, or it does not hold the image."""
+
+    code = "store_not_found"
+
+
+class StoreReadOnly(Forbidden):
+    """An http store holds nothing: images point at URLs in it."""
+
+    code = "store_read_only"
+
+
+class LastCopy(Forbidden):
+    """An image that is active has its bytes in one store at least."""
+
+    code = "last_copy"
+
+
 class NoSpace(Unavailable):
     """The disk of the service is full."""
 
@@ -604,6 +622,52 @@ class ExportRunning(Invalid):
     img = "IMG.0148"
 
 
+# --- metadata definitions ---------------------------------------------------------------------------------------------
+
+
+class NamespaceNotFound(NotFound):
+    """No such namespace of metadata definitions, or it is another project's."""
+
+    code = "namespace_not_found"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no namespace {name[:80]}")
+
+
+class NamespaceExists(Conflict):
+    code = "namespace_exists"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"namespace {name} exists")
+
+
+class MetadefNotFound(NotFound):
+    """The namespace has no such object, property, tag or resource type."""
+
+    code = "metadef_not_found"
+
+    def __init__(self, kind: str, name: str, namespace: str) -> None:
+        super().__init__(f"namespace {namespace} has no {kind} {name[:80]}")
+
+
+class MetadefExists(Conflict):
+    code = "metadef_exists"
+
+    def __init__(self, kind: str, name: str, namespace: str) -> None:
+        super().__init__(f"namespace {namespace} has the {kind} {name} already")
+
+
+class MetadefProtected(Forbidden):
+    code = "metadef_protected"
+
+    def __init__(self, namespace: str) -> None:
+        super().__init__(f"namespace {namespace} is protected: neither it nor what is in it can be deleted")
+
+
+class TooManyMetadefs(TooLarge):
+    code = "too_many_metadefs"
+
+
 # --- identity ---------------------------------------------------------------------------------------------------------
 
 
@@ -615,3 +679,43 @@ class IdentityNotFound(NotFound):
 
 class IdentityConflict(Conflict):
     code = "identity_conflict"
+
+
+# --- fetching ---------------------------------------------------------------------------------------------------------
+
+
+class FetchRefused(Invalid):
+    """A URL that nothing is fetched from. The text tells its host and nothing of the network."""
+
+    code = "fetch_refused"
+    img = "IMG.0017"
+
+    def __init__(self, reason: str, *, host: str = "") -> None:
+        super().__init__(f"the URL does not pass filtering: {f'{host}: ' if host else ''}{reason}")
+
+
+class FetchFailed(Invalid):
+    """The source refuses, or does not answer as it should; trying again does not help. `status`: what it answered."""
+
+    code = "fetch_failed"
+    img = "IMG.0057"
+
+    def __init__(self, reason: str, *, status: int | None = None) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class SourceChanged(FetchFailed):
+    """Between two parts of one download."""
+
+    code = "source_changed"
+
+
+class SourceUnavailable(Unavailable):
+    """The source of a fetch is away for now. `retry_after_s`: when it wants to be asked again."""
+
+    code = "source_unavailable"
+
+    def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s

@@ -17,9 +17,11 @@ MAY_IMPORT: Final = {
     "blobs": {"db"},
     "buckets": {"db", "blobs", "identity"},
     "disks": set(),
+    "fetch": {"blobs"},
     "images": {"db", "blobs", "disks", "identity"},
-    "jobs": {"db", "blobs", "buckets", "disks", "identity", "images"},
-    "web": {"db", "blobs", "buckets", "disks", "identity", "images", "jobs"},
+    "jobs": {"db", "blobs", "buckets", "disks", "fetch", "identity", "images"},
+    "metadefs": {"db", "identity"},
+    "web": {"db", "blobs", "buckets", "disks", "fetch", "identity", "images", "jobs", "metadefs"},
     "cli": {"db", "disks", "identity"},  # the commands of users go over HTTP; `serve` starts the service
 }
 I_O: Final = {

@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0002"  # of the newest migration: what this code works with
+REVISION: Final = "0003"  # of the newest migration: what this code works with
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -150,7 +150,7 @@ Table(
     "images",
     METADATA,
     Column("id", Text, primary_key=True),
-    Column("project_id", Text, nullable=False),  # the owner; never changes
+    Column("project_id", Text, nullable=False),  # the owner; an admin may name another
     Column("name", Text),
     Column("status", Text, nullable=False),
     Column("visibility", Text, nullable=False),
@@ -265,6 +265,68 @@ Table(
     PrimaryKeyConstraint("node", "image_id"),
     CheckConstraint(_one_of("state", "queued cached"), name="state"),
     Index(None, "image_id"),
+)
+
+# --- metadefs ---------------------------------------------------------------------------------------------------------
+
+Table(
+    "metadef_namespaces",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("display_name", Text),
+    Column("description", Text),
+    Column("visibility", Text, nullable=False),
+    Column("protected", Boolean, nullable=False, server_default=text("false")),
+    Column("owner", Text, nullable=False),  # a project
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    CheckConstraint(_one_of("visibility", "public private"), name="visibility"),
+    Index("ix_metadef_namespaces_page", "created_at", "id"),
+)
+
+Table(
+    "metadef_definitions",
+    METADATA,
+    Column("id", Integer, primary_key=True),  # in the order in which they came
+    Column("namespace_id", Integer, ForeignKey("metadef_namespaces.id", ondelete="CASCADE"), nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("document", Text, nullable=False),  # all but the name and the times
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    CheckConstraint(_one_of("kind", "object property tag"), name="kind"),
+    UniqueConstraint("namespace_id", "kind", "name", name="uq_metadef_definitions_namespace_id_kind_name"),
+)
+
+Table(
+    "metadef_resource_types",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("protected", Boolean, nullable=False, server_default=text("false")),  # the service brought it
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+Table(
+    "metadef_associations",
+    METADATA,
+    Column("namespace_id", Integer, ForeignKey("metadef_namespaces.id", ondelete="CASCADE"), nullable=False),
+    Column("resource_type", Text, ForeignKey("metadef_resource_types.name"), nullable=False),
+    Column("prefix", Text),
+    Column("properties_target", Text),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("namespace_id", "resource_type"),
+    Index(None, "resource_type"),
+)
+
+# Namespaces that the service brought once. They are not brought again, whatever became of them.
+Table(
+    "metadef_defaults",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("loaded_at", BigInteger, nullable=False),
 )
 
 # --- jobs -------------------------------------------------------------------------------------------------------------

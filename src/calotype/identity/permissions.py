@@ -14,6 +14,7 @@ READ: Final = frozenset(
         "ims:imageJobs:getPercentage",
         "calotype:buckets:get",
         "calotype:jobs:get",
+        "imagev2:metadefs:get",
     }
 )
 WRITE: Final = frozenset(
@@ -32,7 +33,7 @@ WRITE: Final = frozenset(
         "calotype:jobs:cancel",
     }
 )
-ADMINISTER: Final = frozenset({"ims:images:publish", "identity:administer"})
+ADMINISTER: Final = frozenset({"ims:images:publish", "identity:administer", "imagev2:metadefs:write"})
 
 GRANTS: Final[Mapping[str, frozenset[str]]] = {
     "reader": READ,

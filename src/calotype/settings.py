@@ -124,6 +124,22 @@ class EndpointSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     interface: Literal["all", "public", "internal", "admin"] = "all"  # for whom it is
 
 
+class FetchSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """From where the service fetches for its users. An entry of `allow` and `deny` is a host, `host:port`, `*.host`,
+    an address or a network."""
+
+    allow: tuple[str, ...] = ()  # what may be fetched from though it is not public; without a port, on `ports`
+    deny: tuple[str, ...] = ()  # what may not be fetched from, also where `allow` has it
+    public: bool = True  # public addresses may be fetched from; false: only what `allow` names
+    ports: tuple[Port, ...] = (80, 443)  # that may be fetched from where `allow` names none
+    most_redirects: Annotated[int, Meta(ge=0, le=20)] = 5  # one after the other
+    connect_timeout_s: Seconds = 10.0  # of a look-up, and of a connection to one address
+    read_timeout_s: Seconds = 30.0  # how long a source may be silent, and take for the head of its answer
+    total_timeout_s: Seconds = 86400.0  # how long one fetch may take
+    slowest_bytes_per_s: CountOrNone = 16 * 1024  # below it, over read_timeout_s, a source is given up; 0: no limit
+    ca_file: str = ""  # certificates of your own authorities in PEM, besides those of the system
+
+
 class SecuritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sandbox: Literal["auto", "required"] = "auto"  # required: refuse to start where bubblewrap cannot work
 
@@ -152,6 +168,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     image: ImageSettings = ImageSettings()
     imports: ImportSettings = ImportSettings()
     imagev2: ImageV2Settings = ImageV2Settings()
+    fetch: FetchSettings = FetchSettings()
     security: SecuritySettings = SecuritySettings()
     ims: ImsSettings = ImsSettings()
     buckets: dict[str, BucketMapping] = {}  # name -> mapped folder; in the file only
@@ -330,7 +347,7 @@ def _parsed(variable: str, text: str, kind: Any) -> Any:
     """A list is written with commas: `a, b`."""
     try:
         if typing.get_origin(kind) is tuple:
-            return msgspec.convert([part.strip() for part in text.split(",") if part.strip()], kind)
+            return msgspec.convert([part.strip() for part in text.split(",") if part.strip()], kind, strict=False)
         return msgspec.convert(text, kind, strict=False)
     except msgspec.ValidationError as error:
         raise WrongSetting(f"{variable}: {_explained(str(error))}") from None

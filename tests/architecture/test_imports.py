@@ -68,7 +68,7 @@ def test_values_errors_and_parsers_import_nothing_that_does_io(module: str) -> N
 
 def test_only_one_place_composes() -> None:
     """Services are made in compose.py, and by nobody else inside the package."""
-    made = {"Jobs(", "Images(", "Buckets(", "LocalBlobs(", "Performer(", "Reaper("}
+    made = {"Jobs(", "Images(", "Buckets(", "Stores(", "Performer(", "Reaper("}
     others = [m for m in MODULES if m != "compose.py" and any(f" {one}" in (ROOT / m).read_text() for one in made)]
 
     assert [m for m in others if any(f"= {one}" in (ROOT / m).read_text() for one in made)] == []

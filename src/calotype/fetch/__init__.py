@@ -1,0 +1,1 @@
+"""Fetching bytes from URLs that users give. Nothing is sent that the rules have not let pass."""

@@ -12,7 +12,7 @@ import structlog
 from msgspec import Struct
 
 from calotype.blobs.budget import BufferBudget
-from calotype.blobs.local import LocalBlobs
+from calotype.blobs.stores import Stores
 from calotype.buckets.service import Buckets
 from calotype.db.engine import Database, open_engine
 from calotype.db.fast import FastReads, fast_reads
@@ -44,7 +44,7 @@ class App(Struct, frozen=True, kw_only=True):
     db: Database
     fast: FastReads
     identity: Identity
-    blobs: LocalBlobs
+    blobs: Stores
     budget: BufferBudget
     buckets: Buckets
     images: Images
@@ -61,7 +61,7 @@ async def api(settings: Settings) -> AsyncIterator[App]:
         opened.callback(identity.close)
         fresh = asyncio.create_task(identity.keep_fresh(), name="revocations")
         opened.push_async_callback(_ended, fresh)
-        blobs = LocalBlobs(settings.folder / "blobs")
+        blobs = Stores(settings)
         images = Images(db, blobs, settings)
         buckets = Buckets(db, settings)
         enqueuer = Enqueuer(settings)
@@ -86,7 +86,7 @@ def worker(settings: Settings, observer: Observer | None = None) -> Iterator[Cal
         db = Database(open_engine(settings))
         opened.callback(db.close)
         name = opened.enter_context(slot(settings.folder))
-        blobs = LocalBlobs(settings.folder / "blobs")
+        blobs = Stores(settings)
         images = Images(db, blobs, settings)
         buckets = Buckets(db, settings)
         enqueuer = Enqueuer(settings)
@@ -112,7 +112,7 @@ def worker(settings: Settings, observer: Observer | None = None) -> Iterator[Cal
 
 
 def _kinds(
-    settings: Settings, db: Database, images: Images, blobs: LocalBlobs, buckets: Buckets, converter: Converter
+    settings: Settings, db: Database, images: Images, blobs: Stores, buckets: Buckets, converter: Converter
 ) -> dict[JobType, Kind]:
     parts = Parts(settings=settings, images=images, blobs=blobs, buckets=buckets, converter=converter)
     doers: list[Kind] = [

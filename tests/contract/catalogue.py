@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 import pytest
 from sqlalchemy import Connection, create_engine, text
 
-from calotype.blobs.local import LocalBlobs
 from calotype.blobs.model import Blob, BlobId, Digests
+from calotype.blobs.stores import Stores
 from calotype.db.engine import Database, open_engine
 from calotype.db.schema import METADATA
 from calotype.identity.model import Caller, ProjectId, UserId
@@ -43,7 +43,7 @@ ADMIN = caller("f" * 32, "admin")
 class Catalogue:
     """`Images` and the shortest way to states that tests begin with. Times are numbers that the test chooses."""
 
-    def __init__(self, images: Images, db: Database, blobs: LocalBlobs) -> None:
+    def __init__(self, images: Images, db: Database, blobs: Stores) -> None:
         self.images = images
         self.db = db
         self.blobs = blobs
@@ -103,7 +103,7 @@ def opened(kind: str, folder: Path, **limits: Any) -> Iterator[Catalogue]:
         db = Database(open_engine(settings))
         try:
             METADATA.create_all(db.engine)
-            blobs = LocalBlobs(folder / "blobs")
+            blobs = Stores(settings)
             yield Catalogue(Images(db, blobs, settings), db, blobs)
         finally:
             db.close()

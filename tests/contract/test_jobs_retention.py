@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from calotype.blobs.local import LocalBlobs
+from calotype.blobs.stores import Stores
 from calotype.db.engine import Database, now_ms, open_engine
 from calotype.db.migrate import migrate
 from calotype.errors import CalotypeError
@@ -35,7 +35,7 @@ def test_an_expired_job_is_forgotten_everywhere_and_an_open_one_is_not(tmp_path:
     migrate(settings)
     db = Database(open_engine(settings))
     enqueuer = Enqueuer(settings)
-    images = Images(db, LocalBlobs(tmp_path / "blobs"), settings)
+    images = Images(db, Stores(settings), settings)
     jobs = Jobs(db, settings.jobs, enqueuer, undo_table(images))
     reaper = Reaper(settings=settings, db=db, jobs=jobs, kinds={}, scratch=tmp_path / "scratch", worker="w-0")
     with db.writing() as c:

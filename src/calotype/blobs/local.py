@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, Self
 from calotype.blobs.faults import storage_fault
 from calotype.blobs.model import BlobId
 from calotype.errors import BlobNotFound
+from calotype.settings import LOCAL
 
 ID: Final = re.compile(r"[0-9a-f]{32}")
 # u<32 hex>: an upload through the API. j<32 hex>-<attempt>: an attempt of a job; a word tells its files apart.
@@ -29,6 +30,7 @@ class StoredBlob(NamedTuple):
     id: BlobId
     size: int  # bytes
     modified_at: int  # ms
+    store: str = LOCAL
 
 
 class StagedFile(NamedTuple):
@@ -78,9 +80,15 @@ class BlobReader:
 class LocalBlobs:
     """Raises `NoSpace` or `Unavailable` where the disk fails, `ValueError` for an id or token of another form."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, make: bool = True) -> None:
+        """`make`: False for a folder that may be away; `prepare` then makes it once it is wanted."""
         self.folder = folder
         self._staging = folder / STAGING
+        if make:
+            self.prepare()
+
+    def prepare(self) -> None:
+        """Make the folders where they are missing."""
         self._staging.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path(self, blob_id: BlobId) -> Path:
@@ -101,14 +109,19 @@ class LocalBlobs:
         Running it again after a stop at any point ends in the same place. Raises `BlobNotFound` when there are neither
         staged bytes nor the blob, `FileExistsError` when the id is already that of other bytes.
         """
-        source, target = self.staging_path(token), self.path(blob_id)
+        self.publish_file(self.staging_path(token), blob_id)
+
+    def publish_file(self, source: Path, blob_id: BlobId) -> None:
+        """As `publish`, of a file anywhere; an `OSError` with the number EXDEV when it is on another file system."""
         try:
-            self._publish(source, target)
+            self._publish(source, self.path(blob_id))
         except FileNotFoundError as error:
             raise BlobNotFound(blob_id) from error
         except FileExistsError:
             raise
         except OSError as error:
+            if error.errno == errno.EXDEV:
+                raise
             raise storage_fault(error) from error
 
     def _publish(self, source: Path, target: Path) -> None:

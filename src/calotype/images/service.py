@@ -8,8 +8,9 @@ from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from calotype.blobs.budget import BufferBudget
-from calotype.blobs.local import BlobReader, LocalBlobs
+from calotype.blobs.local import BlobReader
 from calotype.blobs.model import BlobId
+from calotype.blobs.stores import Stores
 from calotype.blobs.threads import to_the_end
 from calotype.db.engine import Database, now_ms
 from calotype.errors import (
@@ -49,7 +50,7 @@ PUBLISH: Final = "ims:images:publish"
 class Images(Lifecycle):
     """Image ids come as they were sent: malformed, foreign and unknown ones are the same `ImageNotFound`."""
 
-    def __init__(self, db: Database, blobs: LocalBlobs, settings: Settings) -> None:
+    def __init__(self, db: Database, blobs: Stores, settings: Settings) -> None:
         super().__init__(settings)
         self.settings = settings
         self.db = db

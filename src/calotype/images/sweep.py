@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from calotype.blobs.local import LocalBlobs
 from calotype.blobs.model import BlobId
+from calotype.blobs.stores import Stores
 from calotype.db.engine import Database
 from calotype.images.upload import HEARTBEAT_S
 
@@ -26,7 +26,7 @@ BATCH: Final = 500
 class Sweeper:
     """Remembers which blobs it has seen without a row: bytes are there a moment before the row that names them."""
 
-    def __init__(self, images: "Lifecycle", db: Database, blobs: LocalBlobs) -> None:
+    def __init__(self, images: "Lifecycle", db: Database, blobs: Stores) -> None:
         self.images = images
         self.db = db
         self.blobs = blobs

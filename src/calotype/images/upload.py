@@ -10,11 +10,13 @@ import structlog
 from sqlalchemy import Connection
 
 from calotype.blobs.budget import BufferBudget
-from calotype.blobs.local import LocalBlobs
+from calotype.blobs.faults import storage_fault
+from calotype.blobs.local import sync_folder
 from calotype.blobs.model import Blob, BlobId, Digests
 from calotype.blobs.receive import receive
 from calotype.blobs.threads import to_the_end
 from calotype.db.engine import Database, now_ms
+from calotype.blobs.stores import Stores
 from calotype.disks.gate import inspect
 from calotype.disks.model import Inspection
 from calotype.errors import CalotypeError, FormatMismatch, ImageTooLarge, MalformedBody, WrongStatus
@@ -34,7 +36,7 @@ HEARTBEAT_S: Final = 10.0  # how often an upload says that it is alive, however 
 
 class Upload:
     def __init__(
-        self, images: "Lifecycle", db: Database, blobs: LocalBlobs, settings: Settings, budget: BufferBudget
+        self, images: "Lifecycle", db: Database, blobs: Stores, settings: Settings, budget: BufferBudget
     ) -> None:
         self.images = images
         self.db = db

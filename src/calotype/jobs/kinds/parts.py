@@ -2,7 +2,7 @@
 
 from msgspec import Struct
 
-from calotype.blobs.local import LocalBlobs
+from calotype.blobs.stores import Stores
 from calotype.buckets.service import Buckets
 from calotype.disks.convert import Converter
 from calotype.images.service import Images
@@ -12,6 +12,6 @@ from calotype.settings import Settings
 class Parts(Struct, frozen=True, kw_only=True):
     settings: Settings
     images: Images
-    blobs: LocalBlobs
+    blobs: Stores
     buckets: Buckets
     converter: Converter

@@ -65,7 +65,8 @@ def test_versions_are_told_without_a_token(service: Service, path: str, status: 
 
     assert answer.status_code == status
     versions = answer.json()["versions"]
-    assert [version["id"] for version in versions if version["status"] == "CURRENT"] == ["v2.5"]
+    assert [version["id"] for version in versions if version["status"] == "CURRENT"] == ["v2.18"]
+    assert [version["id"] for version in versions] == [f"v2.{minor}" for minor in range(18, -1, -1)]
     assert {link["href"] for version in versions for link in version["links"]} == {f"{service.url}/v2/"}
 
 
@@ -551,6 +552,93 @@ def test_deleting_in_the_middle_of_an_upload_wins(demo: Client) -> None:
     assert demo.service.files() <= before
 
 
+# --- withheld ---------------------------------------------------------------------------------------------------------
+
+
+def act(client: Client, image: dict[str, Any], action: str) -> httpx.Response:
+    return client.http.post(f"{image['self']}/actions/{action}")
+
+
+def test_a_deactivated_image_is_shown_but_its_bytes_are_withheld(demo: Client, admin: Client) -> None:
+    image = active(demo)
+
+    assert [act(demo, image, "deactivate").status_code for _ in range(2)] == [204, 204]
+
+    assert demo.image(image["id"])["status"] == "deactivated"
+    assert demo.http.get(image["file"]).status_code == 403
+    assert demo.http.head(image["file"]).status_code == 403
+    assert admin.http.get(image["file"]).content == CONTENT
+    assert [act(demo, image, "reactivate").status_code for _ in range(2)] == [204, 204]
+    assert demo.http.get(image["file"]).content == CONTENT
+
+
+@pytest.mark.parametrize("action", ["deactivate", "reactivate"])
+def test_an_image_without_bytes_has_none_to_withhold(demo: Client, action: str) -> None:
+    image = create(demo)
+
+    assert act(demo, image, action).status_code == 403
+    assert demo.image(image["id"]) == image
+
+
+# --- owners and quotas ------------------------------------------------------------------------------------------------
+
+
+def usage(client: Client) -> dict[str, int]:
+    told = client.http.get("/v2/info/usage").json()["usage"]
+    return {name: limited["usage"] for name, limited in told.items()}
+
+
+def test_usage_is_told_under_upstreams_names(demo: Client) -> None:
+    before = usage(demo)
+
+    active(demo, bytes(3 * 1024 * 1024))
+    create(demo)
+
+    after = usage(demo)
+    assert set(after) == {"image_size_total", "image_stage_total", "image_count_total", "image_count_uploading"}
+    assert after["image_size_total"] - before["image_size_total"] in (3, 4)  # MiB, rounded down
+    assert after["image_count_total"] == before["image_count_total"] + 2
+    assert after["image_count_uploading"] == 0
+    told = demo.http.get("/v2/info/usage").json()["usage"]
+    assert told["image_count_total"]["limit"] == 1000
+    assert told["image_count_uploading"]["limit"] == -1
+
+
+def test_an_admin_hands_an_image_over_with_all_that_belongs_to_it(demo: Client, admin: Client) -> None:
+    mark = uuid.uuid4().hex
+    image = active(demo, bytes(2 * 1024 * 1024), tags=[mark], purpose=mark)
+    before = usage(demo), usage(admin)
+
+    answer = change(admin, image, {"op": "replace", "path": "/owner", "value": admin.project_id})
+
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["owner"] == admin.project_id
+    after = usage(demo), usage(admin)
+    assert after[0]["image_count_total"] == before[0]["image_count_total"] - 1
+    assert after[1]["image_count_total"] == before[1]["image_count_total"] + 1
+    assert after[1]["image_size_total"] >= before[1]["image_size_total"] + 2
+    for query in (f"tag={mark}", f"purpose={mark}"):
+        assert [one["id"] for one in admin.http.get(f"/v2/images?{query}").json()["images"]] == [image["id"]]
+        assert demo.http.get(f"/v2/images?{query}").json()["images"] == []
+    assert demo.http.get(image["self"]).status_code == 404
+
+
+@pytest.mark.parametrize("owner", ["", None, 5, "x" * 256, "a\nb"])
+def test_an_owner_is_a_project(admin: Client, owner: Any) -> None:
+    image = create(admin)
+
+    assert change(admin, image, {"op": "replace", "path": "/owner", "value": owner}).status_code == 400
+    assert change(admin, image, {"op": "remove", "path": "/owner"}).status_code == 403
+    assert admin.image(image["id"]) == image
+
+
+def test_an_owner_cannot_give_an_image_away(demo: Client) -> None:
+    image = create(demo)
+
+    assert change(demo, image, {"op": "replace", "path": "/owner", "value": "0" * 32}).status_code == 403
+    assert demo.image(image["id"]) == image
+
+
 def test_a_copy_of_bytes_that_another_project_has_costs_no_file(demo: Client, admin: Client) -> None:
     content = uuid.uuid4().bytes * 1000
     first = active(admin, content)
@@ -638,6 +726,9 @@ MATRIX: dict[tuple[str, str], tuple[int, ...]] = {
     ("HEAD", FILE): (401, 404, 200, 200, 200, 200, 200, 200),
     ("PUT", TAG): (401, 404, 403, 403, 403, 403, 204, 204),
     ("DELETE", TAG): (401, 404, 403, 403, 403, 403, 204, 204),
+    ("POST", f"{IMAGE}/actions/deactivate"): (401, 404, 403, 403, 403, 403, 204, 204),
+    ("POST", f"{IMAGE}/actions/reactivate"): (401, 404, 403, 403, 403, 403, 204, 204),
+    ("GET", "/v2/info/usage"): (401, 200, 200, 200, 200, 200, 200, 200),
     ("GET", MEMBERS): (401, 404, 200, 200, 200, 200, 200, 200),
     ("POST", MEMBERS): (401, 404, 403, 403, 403, 403, 200, 200),
     ("GET", MEMBER): (401, 404, 200, 200, 404, 404, 200, 200),
@@ -692,7 +783,7 @@ def test_a_rejected_offer_is_seen_but_not_listed(actors: Actors) -> None:
 
 def test_members_are_told_as_they_are(actors: Actors) -> None:
     owner, member = actors.clients["owner"], actors.clients["pending"]
-    image = create(owner, visibility="private")
+    image = create(owner)
     path = f"{image['self']}/members"
 
     added = owner.http.post(path, json={"member": member.project_id})
@@ -704,7 +795,6 @@ def test_members_are_told_as_they_are(actors: Actors) -> None:
     assert added.json() == shown
     assert (shown["status"], shown["member_id"], shown["image_id"]) == ("pending", member.project_id, image["id"])
     assert listed == {"members": [shown], "schema": "/v2/schemas/members"}
-    assert owner.image(image["id"])["visibility"] == "shared"
     assert owner.http.delete(f"{path}/{member.project_id}").status_code == 204
     assert owner.http.delete(f"{path}/{member.project_id}").status_code == 404
     assert member.http.get(image["self"]).status_code == 404
@@ -715,10 +805,11 @@ def test_a_member_is_named_by_a_project(demo: Client, body: Any) -> None:
     assert demo.http.post(f"{create(demo)['self']}/members", json=body).status_code == 400
 
 
-def test_what_is_everyones_has_no_members(demo: Client, admin: Client) -> None:
-    community, public = create(demo, visibility="community"), create(admin, visibility="public")
+def test_only_shared_images_have_members(demo: Client, admin: Client) -> None:
+    private, community = create(demo, visibility="private"), create(demo, visibility="community")
+    public = create(admin, visibility="public")
 
-    for client, image in ((demo, community), (admin, public)):
+    for client, image in ((demo, private), (demo, community), (admin, public)):
         answer = client.http.post(f"{image['self']}/members", json={"member": "0" * 32})
         assert answer.status_code == 403
 

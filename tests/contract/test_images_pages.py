@@ -98,21 +98,23 @@ def _seen(image: Image, shares: Shares, who: Caller, query: ImageQuery) -> bool:
 def _matches(image: Image, query: ImageQuery) -> bool:
     attributes = {"owner": image.project_id, "id": image.id, "name": image.name, "status": image.status.value,
                   "disk_format": image.disk_format}  # fmt: skip
-    size = image.size
     return (
         (query.hidden is None or image.hidden == query.hidden)
         and (query.protected is None or image.protected == query.protected)
         and all(attributes[name] in values for name, values in query.one_of.items())
         and set(query.tags) <= set(image.tags)
         and all(_property(image, name) == value for name, value in query.properties)
-        and all(
-            size is not None and (size >= bound if name == "size_min" else size <= bound)
-            if name.startswith("size")
-            else getattr(image, name) == bound
-            for name, bound in query.numbers.items()
-        )
+        and all(_counted(image, name, bound) for name, bound in query.numbers.items())
         and all(_timely(getattr(image, column), time) for column, time in query.times)
     )
+
+
+def _counted(image: Image, name: str, bound: int) -> bool:
+    column, _, end = name.rpartition("_")
+    if end not in ("min", "max") or not column:
+        return bool(getattr(image, name) == bound)
+    value = getattr(image, column)
+    return value is not None and (value >= bound if end == "min" else value <= bound)
 
 
 def _property(image: Image, name: str) -> str | None:
@@ -148,6 +150,10 @@ QUERIES = [
     "status=in:active,queued&disk_format=raw",
     "size_min=2&size_max=3",
     "min_disk=1&min_ram=0",
+    "size=3",
+    "virtual_size=3",
+    "min_ram_min=1",
+    "virtual_size_min=1&virtual_size_max=2&min_disk_max=0",
     "tag=x",
     "tag=x&tag=z=1",
     "k=1",

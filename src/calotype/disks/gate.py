@@ -30,9 +30,10 @@ PARSERS: Final[Mapping[DiskFormat, Callable[[DiskFile], Facts]]] = {
     DiskFormat.ISO: iso.parse,
 }
 # What a `disk_format` of the Image API says about the bytes. Those of no public specification (zvhd, zvhd2) are labels:
-# they say nothing, so whatever is found is what it is. The last two are known, and never taken.
+# they say nothing, so whatever is found is what it is.
 DECLARED: Final[Mapping[str, DiskFormat | None]] = {
     "raw": DiskFormat.RAW,
+    "gpt": DiskFormat.RAW,  # with a partition table
     "ami": DiskFormat.RAW,
     "aki": DiskFormat.RAW,
     "ari": DiskFormat.RAW,
@@ -45,7 +46,7 @@ DECLARED: Final[Mapping[str, DiskFormat | None]] = {
     "zvhd": None,
     "zvhd2": None,
 }
-NEVER_TAKEN: Final = frozenset({"qed", "qcow"})
+NEVER_TAKEN: Final = frozenset({"qed", "qcow", "ploop"})
 
 # How much of a file oslo.utils is shown: up to the end of a VHDX's first tables, or of a VMDK's descriptor.
 SHOWN: Final = 320 * 1024

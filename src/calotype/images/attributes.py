@@ -22,6 +22,7 @@ from calotype.errors import (
     ReadOnlyAttribute,
     TooManyTags,
 )
+from calotype.identity.model import ProjectId
 from calotype.images.model import Visibility
 
 LONGEST: Final = 255  # characters of a name, a tag or the name of a property
@@ -30,7 +31,7 @@ LARGEST_INT: Final = 2**31 - 1
 GIB: Final = 2**30
 
 DISK_FORMATS: Final = frozenset(
-    {"ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "ploop", "zvhd", "zvhd2"}
+    {"ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso", "gpt", "ploop", "zvhd", "zvhd2"}
 )
 CONTAINER_FORMATS: Final = frozenset({"ami", "ari", "aki", "bare", "ovf", "ova", "docker", "compressed"})
 VIRTUAL_ENV_TYPES: Final = frozenset({"FusionCompute", "Ironic", "DataImage", "IsoImage"})
@@ -137,6 +138,12 @@ def name(value: object) -> str | None:
     if _CONTROL.search(value):
         raise InvalidName("name: control characters are not allowed")
     return value
+
+
+def project_id(attribute: str, value: object) -> ProjectId:
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST or not value.isprintable():
+        raise MalformedBody(f"{attribute}: wants the id of a project")
+    return ProjectId(value)
 
 
 def boolean(attribute: str, value: object) -> bool:

@@ -318,6 +318,22 @@ class Lifecycle:
         kind = "staged_bytes" if image.is_staging else "stored_bytes"
         quota.change(connection, image.project_id, self.limits, **{kind: more})
 
+    def _count_elsewhere(self, connection: Connection, before: Image, after: Image) -> None:
+        """Another project owns the image from now on: everything it counts for is counted there.
+
+        Raises `ImageQuotaExceeded`, `StorageQuotaExceeded`. The projects' rows are changed in the order of their ids,
+        so that two that move images to each other wait instead of blocking each other.
+        """
+        staged = before.staged.digests.size if before.staged is not None else 0
+        stored = before.stored_bytes
+        if before.is_staging:
+            staged += before.reserved_bytes
+        else:
+            stored += before.reserved_bytes
+        for project_id, sign in sorted([(before.project_id, -1), (after.project_id, 1)]):
+            counts = {"images": sign, "stored_bytes": sign * stored, "staged_bytes": sign * staged}
+            quota.change(connection, project_id, self.limits, **counts)
+
     def _unstage(self, connection: Connection, image: Image) -> None:
         if image.staged is not None:
             quota.change(connection, image.project_id, self.limits, staged_bytes=-image.staged.digests.size)

@@ -194,7 +194,7 @@ class ImageQuery(Struct, frozen=True, kw_only=True):
     one_of: Mapping[str, tuple[str, ...]] = {}  # id, name, status, owner, disk_format …: column name -> values
     tags: tuple[str, ...] = ()
     properties: tuple[tuple[str, str], ...] = ()
-    numbers: Mapping[str, int] = {}  # min_disk, min_ram: equal; size_min, size_max: inclusive bounds
+    numbers: Mapping[str, int] = {}  # size, virtual_size, min_disk, min_ram: equal; with _min, _max: inclusive bounds
     times: tuple[tuple[Literal["created_at", "updated_at"], TimeFilter], ...] = ()
     sort: tuple[tuple[SortKey, Direction], ...] = (("created_at", "desc"),)
     marker: str | None = None  # the id of the last image of the page before

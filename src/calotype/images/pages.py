@@ -15,6 +15,7 @@ from calotype.identity.model import Caller
 from calotype.images import sql
 from calotype.images.attributes import IMAGE_ID
 from calotype.images.model import Image, ImageQuery, Page, TimeFilter, Visibility
+from calotype.images.query import SIZES
 
 COLUMN: Final[Mapping[str, str]] = {
     "id": "i.id",
@@ -129,13 +130,20 @@ def _conditions(query: ImageQuery, params: _Params) -> list[str]:
         else:
             wanted.append(f"{column} IN ({params.all(values)})" if values else NOTHING)
     for attribute, number in query.numbers.items():
-        comparison = {"size_min": "i.size >=", "size_max": "i.size <="}.get(attribute, f"i.{attribute} =")
-        wanted.append(f"{comparison} {params.add(number)}")
+        column, comparison = _compared(attribute)
+        wanted.append(f"i.{column} {comparison} {params.add(number)}")
     for column, time in query.times:
         wanted.append(_timed(f"i.{column}", time, params))
     wanted.extend(_tag(tag, params) for tag in query.tags)
     wanted.extend(_property(name, value, params) for name, value in query.properties)
     return wanted
+
+
+def _compared(attribute: str) -> tuple[str, str]:
+    """The column of a filter by number, and how it is compared."""
+    if attribute in SIZES:
+        return attribute, "="
+    return attribute.removesuffix("_min").removesuffix("_max"), ">=" if attribute.endswith("_min") else "<="
 
 
 def _tag(tag: str, params: _Params) -> str:

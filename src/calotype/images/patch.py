@@ -44,7 +44,9 @@ def apply(
     caller may not make public, and the leaves of `Invalid`.
     """
     for operation in operations:
-        if operation.name in attributes.BASE:
+        if operation.name == "owner" and is_admin:
+            image = _handed_over(image, operation)
+        elif operation.name in attributes.BASE:
             image = _base(image, operation, may_publish=may_publish, most_tags=most_tags)
         else:
             image = _property(image, operation, is_admin=is_admin)
@@ -118,6 +120,12 @@ def _base(image: Image, operation: Operation, *, may_publish: bool, most_tags: i
             chosen = attributes.one_of(attribute, value, attributes.CONTAINER_FORMATS)
             _only_queued(image, attribute, changes=chosen != image.container_format)
             return replace(image, container_format=chosen)
+
+
+def _handed_over(image: Image, operation: Operation) -> Image:
+    if operation.op == "remove":
+        raise ReadOnlyAttribute("attribute 'owner' may not be removed")
+    return replace(image, project_id=attributes.project_id("owner", operation.value))
 
 
 def _only_queued(image: Image, attribute: str, *, changes: bool) -> None:

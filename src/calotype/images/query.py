@@ -16,7 +16,8 @@ from calotype.images.model import Direction, ImageQuery, MemberStatus, SortKey, 
 MOST_PER_PAGE: Final = 1000
 LISTS: Final = ("id", "name", "status", "container_format", "disk_format")  # where in:a,b is a list
 EXACT: Final = (*LISTS, "owner", "checksum", "os_hash_algo", "os_hash_value")
-NUMBERS: Final = ("min_disk", "min_ram", "size_min", "size_max")
+SIZES: Final = ("size", "virtual_size", "min_disk", "min_ram")
+NUMBERS: Final = (*SIZES, *(f"{size}_{end}" for size in SIZES for end in ("min", "max")))
 TIMES: Final = ("created_at", "updated_at")
 SORT_KEYS: Final[tuple[str, ...]] = get_args(SortKey)
 MOST_FILTERS: Final = 50
@@ -51,6 +52,8 @@ def parse(parameters: Iterable[tuple[str, str]], *, default_limit: int) -> Image
                 asked["hidden"] = _boolean(name, value)
             case "protected":
                 asked["protected"] = _boolean(name, value)
+            case "changes-since":
+                raise BadFilter("changes-since: is no filter of this version; use updated_at=gte:TIME")
             case "tag":
                 tags.append(value)
             case "sort" | "sort_key" | "sort_dir":

@@ -25,6 +25,7 @@ from calotype.errors import (
 from calotype.identity.model import Caller
 from calotype.identity.permissions import may, require
 from calotype.images import attributes, pages, patch, quota, sql
+from calotype.images.dialect import DIALECTS
 from calotype.images.lifecycle import Lifecycle
 from calotype.images.model import (
     Image,
@@ -53,6 +54,7 @@ class Images(Lifecycle):
     def __init__(self, db: Database, blobs: Stores, settings: Settings) -> None:
         super().__init__(settings)
         self.settings = settings
+        self.dialect = DIALECTS[settings.imagev2.dialect]
         self.db = db
         self.blobs = blobs
         self._sweeper = Sweeper(self, db, blobs)
@@ -69,6 +71,8 @@ class Images(Lifecycle):
             raise Forbidden("you may create images for your own project only")
         if spec.visibility is Visibility.PUBLIC:
             require(caller, PUBLISH)
+        if not caller.is_admin:
+            self.dialect.check_created(spec.visibility)
         attributes.properties_count(spec.properties, most=self.limits.properties)
         return await self.db.write(lambda c: self.create_in(c, project_id=owner, spec=spec, now=now_ms()))
 
@@ -117,6 +121,21 @@ class Images(Lifecycle):
     async def usage(self, caller: Caller) -> quota.Usage:
         """What the images of the caller's project count for."""
         return await self.db.read(lambda c: quota.usage(c, caller.project_id or ""))
+
+    async def arriving(self, caller: Caller) -> int:
+        """How many images of the caller's project somebody is bringing bytes to."""
+        return await self.db.read(lambda c: sql.count_arriving(c, caller.project_id or ""))
+
+    async def deactivate(self, caller: Caller, image_id: str) -> None:
+        """Withhold the bytes from everyone but admins; downloads under way end. Done twice it changes nothing.
+
+        Raises `ImageNotFound`, `NotImageOwner`, and `Forbidden` for an image without bytes.
+        """
+        await self._switch(caller, image_id, ImageStatus.DEACTIVATED)
+
+    async def reactivate(self, caller: Caller, image_id: str) -> None:
+        """Undo `deactivate`. Raises as it does."""
+        await self._switch(caller, image_id, ImageStatus.ACTIVE)
 
     # --- bytes --------------------------------------------------------------------------------------------------------
 
@@ -185,9 +204,10 @@ class Images(Lifecycle):
     # --- members ------------------------------------------------------------------------------------------------------
 
     async def add_member(self, caller: Caller, image_id: str, member_id: str) -> Member:
-        """Offer the image to a project; a private image becomes a shared one.
+        """Offer the image to a project.
 
-        Raises `ImageNotFound`, `NotImageOwner`, `NotShareable`, `MemberExists`, `TooManyMembers`.
+        Only a shared image has members; where the dialect has it so, a private one becomes shared by this. Raises
+        `ImageNotFound`, `NotImageOwner`, `NotShareable`, `MemberExists`, `TooManyMembers`.
         """
 
         def work(c: Connection) -> Member:
@@ -207,6 +227,8 @@ class Images(Lifecycle):
 
     async def members(self, caller: Caller, image_id: str) -> tuple[Member, ...]:
         """All of them for the owner; a member sees itself only. Raises `ImageNotFound`, `NotShareable`."""
+            if image.visibility is Visibility.PRIVATE and not self.dialect.private_takes_members:
+                raise NotShareable("a private image has no members; change its visibility to shared first")
 
         def work(c: Connection) -> tuple[Member, ...]:
             image = self.visible_in(c, caller, image_id)
@@ -272,8 +294,22 @@ class Images(Lifecycle):
         sql.update_metadata(connection, before, after, now)
         return replace(after, updated_at=now, version=before.version + 1)
 
+    async def _switch(self, caller: Caller, image_id: str, wanted: ImageStatus) -> None:
+        def work(c: Connection) -> None:
+            image = self.owned_in(c, caller, image_id)
+            if not image.has_bytes:
+                raise Forbidden(f"the image is {image.status}: only one that is active or deactivated can be {wanted}")
+            if image.status is not wanted:
+                now = max(now_ms(), image.updated_at)
+                image.moved_to(wanted)
+                sql.run(c, sql.SET_STATUS, id=image.id, version=image.version, status=wanted.value, now=now)
+
+        await self.db.write(work)
+
     def _member_in(self, connection: Connection, image_id: str, member_id: str) -> Member:
         member = sql.member(connection, image_id, member_id)
         if member is None:
             raise MemberNotFound(member_id)
         return member
+        if after.project_id != before.project_id:
+            self._count_elsewhere(connection, before, after)

@@ -64,7 +64,8 @@ DELETE_TAGS = "DELETE FROM image_tags WHERE image_id = :image_id"
 
 # What a patch may change; the row was read and locked in the same transaction.
 UPDATE_METADATA = """
-UPDATE images SET name = :name, visibility = :visibility, protected = :protected, hidden = :hidden,
+UPDATE images SET project_id = :project_id, name = :name, visibility = :visibility, protected = :protected,
+       hidden = :hidden,
        disk_format = :disk_format, container_format = :container_format, min_disk = :min_disk, min_ram = :min_ram,
        properties = :properties, tags = :tags, updated_at = :now, version = version + 1
  WHERE id = :id AND version = :version
@@ -153,6 +154,11 @@ SELECT upload_id, staged FROM images
 # Which stores the images of a blob count on.
 STORES_OF_BLOB = "SELECT stores FROM images WHERE blob_id = :blob_id"
 
+# How many images of a project bytes are being brought to. By ix_images_project_status.
+COUNT_ARRIVING = """
+SELECT count(*) FROM images WHERE project_id = :project_id AND status IN ('saving', 'uploading', 'importing')
+"""
+
 # --- usage ------------------------------------------------------------------------------------------------------------
 
 OPEN_USAGE = "INSERT INTO image_usage (project_id) VALUES (:project_id) ON CONFLICT (project_id) DO NOTHING"
@@ -235,10 +241,12 @@ def insert_image(connection: Connection, image: Image) -> bool:
 
 
 def update_metadata(connection: Connection, before: Image, after: Image, now: int) -> None:
-    run(connection, UPDATE_METADATA, **_metadata(after), now=now, version=before.version)
-    if after.properties != before.properties:
+    params = {**_metadata(after), "project_id": after.project_id, "now": now, "version": before.version}
+    run(connection, UPDATE_METADATA, **params)
+    moved = after.project_id != before.project_id
+    if moved or after.properties != before.properties:
         rewrite_properties(connection, after)
-    if after.tags != before.tags:
+    if moved or after.tags != before.tags:
         run(connection, DELETE_TAGS, image_id=after.id)
         _insert_tags(connection, after)
 
@@ -280,6 +288,10 @@ def member(connection: Connection, image_id: str, member_id: str) -> Member | No
     params = {"image_id": image_id, "member_id": member_id}
     row = connection.execute(text(SELECT_MEMBER), params).one_or_none()
     return None if row is None else to_member(row)
+
+
+def count_arriving(connection: Connection, project_id: str) -> int:
+    return int(connection.execute(text(COUNT_ARRIVING), {"project_id": project_id}).scalar_one())
 
 
 def members(connection: Connection, image_id: str) -> tuple[Member, ...]:

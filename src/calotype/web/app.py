@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from calotype import compose, logs
+from calotype.images.dialect import DIALECTS, Dialect
 from calotype.lifeline import die_with_parent
 from calotype.settings import Settings, load
 from calotype.web import openapi, problems
@@ -22,7 +23,7 @@ from calotype.web.imagev2 import ROUTES as IMAGEV2
 from calotype.web.ims import ROUTES as IMS
 from calotype.web.ims.query import JobQuery
 from calotype.web.native import ROUTES as NATIVE
-from calotype.web.route import bound
+from calotype.web.route import Route, bound
 
 log = structlog.get_logger()
 
@@ -30,8 +31,14 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-# Literal segments win over parameters: the order of the table is the order of matching.
-ROUTES: Final = openapi.published((*HEALTH, *IDENTITY, *NATIVE, *IMS, *IMAGEV2))
+
+def offered(dialect: Dialect) -> tuple[Route, ...]:
+    """The route table. Literal segments win over parameters: its order is the order of matching."""
+    image = [route for route in IMAGEV2 if dialect.offers(route.path)]
+    return openapi.published((*HEALTH, *IDENTITY, *NATIVE, *IMS, *image))
+
+
+ROUTES: Final = offered(DIALECTS["upstream"])  # of the default dialect, which has all of the Image API
 FAMILY_OF_PREFIX: Final = (
     ("/identity", "identity"),
     ("/calotype", "native"),
@@ -57,7 +64,7 @@ def build(settings: Settings) -> Any:
             yield
 
     router = Starlette(
-        routes=bound(ROUTES),
+        routes=bound(offered(DIALECTS[settings.imagev2.dialect])),
         lifespan=lifespan,
         exception_handlers={404: _no_such_path},
     )

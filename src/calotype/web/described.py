@@ -70,7 +70,7 @@ class VersionLink(TypedDict):
 
 class ImageVersion(TypedDict):
     id: str
-    status: Literal["CURRENT", "SUPPORTED"]
+    status: Literal["CURRENT", "SUPPORTED", "DEPRECATED"]
     links: list[VersionLink]
 
 

@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from calotype.errors import MalformedBody, UnsupportedMedia
 from calotype.images import attributes, patch
-from calotype.images.attributes import LONGEST
-from calotype.images.model import DEFAULT_OS_VERSION, ImageCreate, ImageId, Visibility
+from calotype.images.dialect import Dialect
+from calotype.images.model import DEFAULT_OS_VERSION, ImageCreate, ImageId
 from calotype.images.os_versions import find
 from calotype.images.query import parse
 from calotype.images.view import image_view
@@ -28,18 +28,22 @@ SETTABLE: Final = attributes.BASE | {"id", "owner", "__os_version"}
 async def create_image(request: Request) -> Response:
     document = await body(request, dict[str, Any])
     app = app_of(request)
-    spec = created_from(document, app.settings.image, is_admin=caller(request).is_admin)
+    spec = created_from(document, app.settings.image, app.images.dialect, is_admin=caller(request).is_admin)
     owner = document.get("owner")
-    if owner is not None and not (isinstance(owner, str) and owner.isprintable() and len(owner) <= LONGEST):
-        raise MalformedBody("owner: wants the id of a project")
+    if owner is not None:
+        owner = attributes.project_id("owner", owner)
     image = await app.images.create(caller(request), spec, project_id=owner)
     location = f"{base_url(request)}/v2/images/{image.id}"
     return json(image_view(image), status=201, headers={"Location": location})
 
 
-def created_from(document: Mapping[str, Any], limits: ImageSettings, *, is_admin: bool) -> ImageCreate:
-    """Check a document to create an image from. As upstream, without formats it has none yet, and it is `shared`, which
-    without members is as good as private. Raises the leaves of `Invalid`, `ReadOnlyAttribute`, `UnknownOsVersion`."""
+def created_from(
+    document: Mapping[str, Any], limits: ImageSettings, dialect: Dialect, *, is_admin: bool
+) -> ImageCreate:
+    """Check a document to create an image from; what it does not say is as the dialect has it.
+
+    Raises the leaves of `Invalid`, `ReadOnlyAttribute`, `UnknownOsVersion`.
+    """
     properties = {}
     for name, value in document.items():
         if name not in SETTABLE:
@@ -54,12 +58,16 @@ def created_from(document: Mapping[str, Any], limits: ImageSettings, *, is_admin
     return ImageCreate(
         id=ImageId(chosen.lower()) if chosen else None,
         name=attributes.name(document.get("name")),
-        visibility=attributes.visibility(document.get("visibility", Visibility.SHARED.value)),
+        visibility=attributes.visibility(document.get("visibility", dialect.visibility.value)),
         protected=attributes.boolean("protected", document.get("protected", False)),
         hidden=attributes.boolean("os_hidden", document.get("os_hidden", False)),
-        disk_format=attributes.one_of("disk_format", document.get("disk_format"), attributes.DISK_FORMATS),
+        disk_format=attributes.one_of(
+            "disk_format", document.get("disk_format", dialect.disk_format), attributes.DISK_FORMATS
+        ),
         container_format=attributes.one_of(
-            "container_format", document.get("container_format"), attributes.CONTAINER_FORMATS
+            "container_format",
+            document.get("container_format", dialect.container_format),
+            attributes.CONTAINER_FORMATS,
         ),
         min_disk=attributes.megabytes("min_disk", document.get("min_disk", 0)),
         min_ram=attributes.megabytes("min_ram", document.get("min_ram", 0)),
@@ -71,8 +79,10 @@ def created_from(document: Mapping[str, Any], limits: ImageSettings, *, is_admin
 
 async def list_images(request: Request) -> Response:
     parameters = request.query_params.multi_items()
-    page = await app_of(request).images.list(caller(request), parse(parameters, default_limit=PAGE))
-    kept = [(name, value) for name, value in parameters if name != "marker"]
+    images = app_of(request).images
+    page = await images.list(caller(request), parse(parameters, default_limit=PAGE))
+    always = images.dialect.listed_as
+    kept = [*always, *(pair for pair in parameters if pair[0] != "marker" and pair not in always)]
     document: dict[str, Any] = {
         "images": [image_view(image) for image in page.images],
         "schema": "/v2/schemas/images",

@@ -8,12 +8,13 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from calotype.images.dialect import DIALECTS
 from calotype.web.described import ImageVersions
 from calotype.web.request import app_of, json
 from calotype.web.route import Route
 
-CURRENT: Final = "v2.5"  # what 2.6 to 2.17 add (import, stores, tasks of an image, cache) is not offered
-SUPPORTED: Final = ("v2.4", "v2.3", "v2.2", "v2.1", "v2.0")
+# Of every dialect; those of another than the one in force are not served.
+EVERY: Final = tuple(dict.fromkeys(name for dialect in DIALECTS.values() for name, _ in dialect.versions))
 
 
 def base_url(request: Request) -> str:
@@ -23,14 +24,10 @@ def base_url(request: Request) -> str:
 
 
 def _document(request: Request, *, only: str | None = None) -> dict[str, Any]:
-    href = f"{base_url(request)}/v2/"
+    url = base_url(request)
     versions = [
-        {
-            "id": version,
-            "status": "CURRENT" if version == CURRENT else "SUPPORTED",
-            "links": [{"rel": "self", "href": href}],
-        }
-        for version in (CURRENT, *SUPPORTED)
+        {"id": version, "status": status, "links": [{"rel": "self", "href": f"{url}/{version.partition('.')[0]}/"}]}
+        for version, status in app_of(request).images.dialect.versions
         if only in (None, version)
     ]
     return {"versions": versions}
@@ -67,9 +64,5 @@ ROUTES: Final[list[Route]] = [
     _open("/versions/", versions, 200, "List API versions"),
     _open("/v2", choices, 300, "List API versions"),
     _open("/v2/", choices, 300, "List API versions"),
-    *(
-        _open(f"/{version}{slash}", one_version, 300, "Show an API version")
-        for version in (CURRENT, *SUPPORTED)
-        for slash in ("", "/")
-    ),
+    *(_open(f"/{version}{slash}", one_version, 300, "Show an API version") for version in EVERY for slash in ("", "/")),
 ]

@@ -212,6 +212,8 @@ class Images(Lifecycle):
 
         def work(c: Connection) -> Member:
             image = self.owned_in(c, caller, image_id)
+            if image.visibility is Visibility.PRIVATE and not self.dialect.private_takes_members:
+                raise NotShareable("a private image has no members; change its visibility to shared first")
             if image.visibility not in (Visibility.PRIVATE, Visibility.SHARED):
                 raise NotShareable(f"a {image.visibility} image has no members; everyone can use it")
             present = sql.members(c, image.id)
@@ -227,8 +229,6 @@ class Images(Lifecycle):
 
     async def members(self, caller: Caller, image_id: str) -> tuple[Member, ...]:
         """All of them for the owner; a member sees itself only. Raises `ImageNotFound`, `NotShareable`."""
-            if image.visibility is Visibility.PRIVATE and not self.dialect.private_takes_members:
-                raise NotShareable("a private image has no members; change its visibility to shared first")
 
         def work(c: Connection) -> tuple[Member, ...]:
             image = self.visible_in(c, caller, image_id)
@@ -279,21 +279,6 @@ class Images(Lifecycle):
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    async def _retag(self, caller: Caller, image_id: str, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> None:
-        def work(c: Connection) -> None:
-            before = self.owned_in(c, caller, image_id)
-            after = attributes.tags(change(before.tags), most=self.limits.tags)
-            self._changed(c, before, replace(before, tags=after))
-
-        await self.db.write(work)
-
-    def _changed(self, connection: Connection, before: Image, after: Image) -> Image:
-        if after == before:
-            return before
-        now = max(now_ms(), before.updated_at)
-        sql.update_metadata(connection, before, after, now)
-        return replace(after, updated_at=now, version=before.version + 1)
-
     async def _switch(self, caller: Caller, image_id: str, wanted: ImageStatus) -> None:
         def work(c: Connection) -> None:
             image = self.owned_in(c, caller, image_id)
@@ -306,10 +291,25 @@ class Images(Lifecycle):
 
         await self.db.write(work)
 
+    async def _retag(self, caller: Caller, image_id: str, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> None:
+        def work(c: Connection) -> None:
+            before = self.owned_in(c, caller, image_id)
+            after = attributes.tags(change(before.tags), most=self.limits.tags)
+            self._changed(c, before, replace(before, tags=after))
+
+        await self.db.write(work)
+
+    def _changed(self, connection: Connection, before: Image, after: Image) -> Image:
+        if after == before:
+            return before
+        now = max(now_ms(), before.updated_at)
+        if after.project_id != before.project_id:
+            self._count_elsewhere(connection, before, after)
+        sql.update_metadata(connection, before, after, now)
+        return replace(after, updated_at=now, version=before.version + 1)
+
     def _member_in(self, connection: Connection, image_id: str, member_id: str) -> Member:
         member = sql.member(connection, image_id, member_id)
         if member is None:
             raise MemberNotFound(member_id)
         return member
-        if after.project_id != before.project_id:
-            self._count_elsewhere(connection, before, after)

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from calotype.web.imagev2 import data, images, members, schemas, tags, versions
+from calotype.web.imagev2 import actions, data, images, info, members, schemas, tags, versions
 from calotype.web.route import Route
 
 ROUTES: Final[list[Route]] = [
@@ -12,4 +12,6 @@ ROUTES: Final[list[Route]] = [
     *data.ROUTES,
     *tags.ROUTES,
     *members.ROUTES,
+    *actions.ROUTES,
+    *info.ROUTES,
 ]

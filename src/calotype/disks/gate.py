@@ -144,6 +144,8 @@ def _check_declared(declared: str | None, found: DiskFormat, marks: Marks) -> No
     wanted = DECLARED[declared]
     if wanted is not None and wanted is not found:
         raise FormatMismatch(f"the image is declared as {declared}, but the content is {content}")
+    if declared == "gpt" and not marks.boot_sector:
+        raise FormatMismatch("the image is declared as gpt, but the content has no partition table")
 
 
 def _raw(disk: DiskFile) -> Facts:

@@ -67,7 +67,7 @@ class Fetcher:
 
     def check(self, url: str) -> None:
         """Raise `FetchRefused` unless form, scheme, host and port pass. Sends nothing, looks nothing up."""
-        self._admitted(Url.parse(url))
+        self._admit(Url.parse(url))
 
     def open(
         self, url: str, *, headers: Mapping[str, str] = NO_HEADERS, offset: int = 0, method: Method = "GET"
@@ -127,11 +127,16 @@ class Fetcher:
         method: Method = "GET",
     ) -> Fetched:
         """`open`, within the time of `clock`."""
-        at = Url.parse(url)
-        first, written = at, url
+        first = at = Url.parse(url)
+        written = url
         theirs = _checked(headers)
         for _ in range(self.settings.most_redirects + 1):
-            answer = self._ask(at, written, theirs | dict(own_headers), offset, method, clock)
+            try:
+                answer = self._ask(at, written, theirs | dict(own_headers), offset, method, clock)
+            except FetchRefused:
+                if at is first:
+                    raise
+                raise _refused_redirect(first) from None
             try:
                 location = answer.location
                 if location is None:
@@ -144,19 +149,14 @@ class Fetcher:
             answer.close()
             if target.origin != at.origin:
                 theirs = {}  # and they do not come back when a later redirect leads home
-            at, written = self._redirected(target, first), _text(target)
+            at, written = target, _text(target)
         raise FetchFailed(f"the source redirects more than {self.settings.most_redirects} times")
-
-    def _redirected(self, target: Url, first: Url) -> Url:
-        try:
-            return self._admitted(target)
-        except FetchRefused:
-            raise _refused_redirect(first) from None
 
     def _ask(
         self, url: Url, written: str, headers: Mapping[str, str], offset: int, method: Method, clock: Clock
     ) -> Fetched:
-        addresses = self._looked_up(self._admitted(url), clock)
+        self._admit(url)
+        addresses = self._looked_up(url, clock)
         connection = connect(url, addresses, clock, self._tls, self.settings.connect_timeout_s)
         wire = Wire(
             connection,
@@ -171,11 +171,10 @@ class Fetcher:
             wire.close()
             raise
 
-    def _admitted(self, url: Url) -> Url:
+    def _admit(self, url: Url) -> None:
         if not self._rules.admit_name(url):
             log.info("fetch_refused", host=url.host, port=url.port)
             raise _refused(url)
-        return url
 
     def _looked_up(self, url: Url, clock: Clock) -> list[Address]:
         """The addresses to connect to: all that there are have passed."""

@@ -1,5 +1,6 @@
 """From where bytes may be fetched: by name before anything is looked up, by address before anything is connected to."""
 
+import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Final, Self
 
@@ -169,9 +170,9 @@ def _within(address: Address, networks: tuple[Network, ...]) -> bool:
 
 def _split(text: str) -> tuple[str, str | None]:
     """Host and port; an IPv6 address with a port is in brackets."""
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        return host, rest.removeprefix(":") if rest else None
+    bracketed = re.fullmatch(r"\[([^\[\]]*)\](?::(.*))?", text)
+    if bracketed is not None:
+        return bracketed[1], bracketed[2]
     if text.count(":") == 1:
         host, _, port = text.partition(":")
         return host, port

@@ -48,6 +48,8 @@ class Fetched:
             if isinstance(error, ConnectionError):
                 raise SourceUnavailable("the connection to the source broke") from error
             raise FetchFailed("the source does not speak HTTP as is asked for") from error
+        if wire.ended:  # `http.client` takes the end of the connection for the end of the head
+            raise SourceUnavailable("the connection to the source broke")
         self.status: int = self._response.status
         self.headers: Mapping[str, str] = _joined(self._response.getheaders())
         self.size: int | None = None

@@ -46,6 +46,7 @@ class Wire(io.RawIOBase):
         self._granted = 0
         self._waited_s, self._came = 0.0, 0
         self._head_end: float | None = None
+        self.ended = False  # no more bytes will come
 
     def readable(self) -> bool:
         return True
@@ -73,6 +74,7 @@ class Wire(io.RawIOBase):
         begun = time.monotonic()
         came = self._received(view, begun + self._timeout_s if self._head_end is None else self._head_end)
         self._granted -= came
+        self.ended = came == 0
         if self._head_end is None:
             self._keep_pace(time.monotonic() - begun, came)
         return came

@@ -19,6 +19,7 @@ from calotype.db.fast import FastReads, fast_reads
 from calotype.disks.convert import Converter
 from calotype.disks.sandbox import Sandbox
 from calotype.identity.service import Identity
+from calotype.images.downloads import Downloads
 from calotype.images.service import Images
 from calotype.jobs.engine import Enqueuer
 from calotype.jobs.kinds.copy_image import CopyImage
@@ -48,6 +49,7 @@ class App(Struct, frozen=True, kw_only=True):
     budget: BufferBudget
     buckets: Buckets
     images: Images
+    downloads: Downloads
     jobs: Jobs
 
 
@@ -63,6 +65,9 @@ async def api(settings: Settings) -> AsyncIterator[App]:
         opened.push_async_callback(_ended, fresh)
         blobs = Stores(settings)
         images = Images(db, blobs, settings)
+        downloads = Downloads(db, settings.image.recheck_s)
+        checking = asyncio.create_task(downloads.keep_checking(), name="downloads")
+        opened.push_async_callback(_ended, checking)
         buckets = Buckets(db, settings)
         enqueuer = Enqueuer(settings)
         opened.callback(enqueuer.close)
@@ -75,6 +80,7 @@ async def api(settings: Settings) -> AsyncIterator[App]:
             budget=BufferBudget(settings.http.buffer_budget_bytes),
             buckets=buckets,
             images=images,
+            downloads=downloads,
             jobs=Jobs(db, settings.jobs, enqueuer, undo_table(images)),
         )
 

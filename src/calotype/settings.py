@@ -72,6 +72,7 @@ class ImageSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     properties: Count = 128  # that an owner sets on one image
     hash_algorithm: Literal["sha512", "sha256"] = "sha512"  # of os_hash_value, for images that come from now on
     upload_idle_s: Seconds = 60.0  # an upload that brings no byte for so long is ended
+    recheck_s: Annotated[float, Meta(gt=0, le=3600)] = 5.0  # how soon a download is cut whose image was withdrawn
     format_enforcement: bool = True  # disk_format must be what the bytes are; false: a difference is only logged
     staged_bytes_per_project: Bytes = 1024**4  # bytes that wait for their import, of one project
     staged_hours: Count = 24  # how long staged bytes wait for their import before they are removed

@@ -1,8 +1,8 @@
 """Every statement on the tables of the catalogue, except the list query that `pages` puts together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from hashlib import sha256
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, Row, bindparam, text
@@ -159,6 +159,13 @@ COUNT_ARRIVING = """
 SELECT count(*) FROM images WHERE project_id = :project_id AND status IN ('saving', 'uploading', 'importing')
 """
 
+# Who may read the bytes of images: of each of those that have some, its owner and which of `projects` are its members.
+READERS = text("""
+SELECT i.id, i.project_id, i.status, i.visibility, m.member_id FROM images i
+  LEFT JOIN image_members m ON m.image_id = i.id AND m.member_id IN :projects AND i.visibility = 'shared'
+ WHERE i.id IN :ids AND i.status IN ('active', 'deactivated')
+""").bindparams(bindparam("ids", expanding=True), bindparam("projects", expanding=True))
+
 # --- usage ------------------------------------------------------------------------------------------------------------
 
 OPEN_USAGE = "INSERT INTO image_usage (project_id) VALUES (:project_id) ON CONFLICT (project_id) DO NOTHING"
@@ -207,6 +214,23 @@ UPDATE image_members SET status = :status, updated_at = :now WHERE image_id = :i
 """
 DELETE_MEMBER = "DELETE FROM image_members WHERE image_id = :image_id AND member_id = :member_id"
 DELETE_MEMBERS = "DELETE FROM image_members WHERE image_id = :image_id"
+
+
+class Readers(NamedTuple):
+    given_out: bool  # not deactivated
+    everyone: bool
+    projects: set[str]  # of those asked about
+
+
+def readers(connection: Connection, image_ids: Collection[str], projects: Collection[str]) -> dict[str, Readers]:
+    """Who may read these images, of these projects. Give at most a few hundred of each."""
+    found: dict[str, Readers] = {}
+    for row in connection.execute(READERS, {"ids": list(image_ids), "projects": list(projects)}):
+        everyone = row.visibility in (Visibility.PUBLIC, Visibility.COMMUNITY)
+        one = found.setdefault(row.id, Readers(row.status == ImageStatus.ACTIVE, everyone, {row.project_id}))
+        if row.member_id is not None:
+            one.projects.add(row.member_id)
+    return found
 
 
 def run(connection: Connection, statement: str, **params: object) -> int:

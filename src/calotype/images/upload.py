@@ -10,13 +10,11 @@ import structlog
 from sqlalchemy import Connection
 
 from calotype.blobs.budget import BufferBudget
-from calotype.blobs.faults import storage_fault
-from calotype.blobs.local import sync_folder
 from calotype.blobs.model import Blob, BlobId, Digests
 from calotype.blobs.receive import receive
+from calotype.blobs.stores import Stores
 from calotype.blobs.threads import to_the_end
 from calotype.db.engine import Database, now_ms
-from calotype.blobs.stores import Stores
 from calotype.disks.gate import inspect
 from calotype.disks.model import Inspection
 from calotype.errors import CalotypeError, FormatMismatch, ImageTooLarge, MalformedBody, WrongStatus

@@ -1,13 +1,16 @@
 """The bytes of an image: upload, download, and what is known of them without reading them."""
 
+import contextlib
+from collections.abc import AsyncIterator
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from calotype.blobs.download import parse_range, stream
 from calotype.blobs.local import BlobReader
-from calotype.errors import Invalid, UnsupportedMedia, UploadCut
+from calotype.errors import Forbidden, Invalid, UnsupportedMedia, UploadCut
 from calotype.images.model import Image
 from calotype.web.imagev2 import bodies
 from calotype.web.request import app_of, caller
@@ -77,7 +80,21 @@ def _answer(request: Request, image: Image, reader: BlobReader) -> Response:
         reader.close()
         return Response(status_code=status, headers=headers, media_type=OCTETS)
     content = stream(reader, first, last - first + 1)
-    return StreamingResponse(content, status, headers=headers, media_type=OCTETS)
+    return _Watched(request, image, content, status, headers)
+
+
+class _Watched(StreamingResponse):
+    """Bytes of an image, as long as the caller may have them; when no longer, the connection is cut."""
+
+    def __init__(
+        self, request: Request, image: Image, content: AsyncIterator[bytes], status: int, headers: dict[str, str]
+    ) -> None:
+        super().__init__(content, status, headers=headers, media_type=OCTETS)
+        self._watched = app_of(request).downloads.watched(caller(request), image.id)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(Forbidden), self._watched:  # the status is sent: a body that ends early tells it
+            await super().__call__(scope, receive, send)
 
 
 def _names(header: str | None, etag: str) -> bool:

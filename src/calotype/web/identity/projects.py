@@ -76,6 +76,7 @@ ROUTES: Final = [
         handler=create_project,
         permission=ADMIN,
         takes=ProjectCreateBody,
+        also=(404,),  # the domain
         status=201,
         gives=OneProject,
         summary="Create a project",

@@ -207,6 +207,7 @@ ROUTES: Final = [
         permission=ANY_TOKEN,
         reads=(SUBJECT, *NO_CATALOG),
         gives=OneToken,
+        also=(404,),
         summary="What a token says",
     ),
     route(
@@ -215,6 +216,7 @@ ROUTES: Final = [
         handler=check_token,
         permission=ANY_TOKEN,
         reads=(SUBJECT,),
+        also=(404,),
         summary="Whether a token is valid",
     ),
     route(
@@ -224,6 +226,7 @@ ROUTES: Final = [
         permission=ANY_TOKEN,
         status=204,
         reads=(SUBJECT,),
+        also=(404,),
         summary="Revoke a token",
     ),
     route(

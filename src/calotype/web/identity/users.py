@@ -92,6 +92,7 @@ ROUTES: Final = [
         handler=create_user,
         permission=ADMIN,
         takes=UserCreateBody,
+        also=(404,),  # the domain
         status=201,
         gives=OneUser,
         summary="Create a user",

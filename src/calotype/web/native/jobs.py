@@ -92,6 +92,7 @@ ROUTES = [
             Parameter(name="limit", schema={"type": "integer", "minimum": 0}),
         ),
         gives=NativeJobs,
+        also=(404,),  # the marker
     ),
     # Before the path without the verb, which would match it as well.
     Route(

@@ -5,12 +5,14 @@ import re
 import sqlite3
 from pathlib import Path
 
+import pytest
 from alembic.script import ScriptDirectory
 
 from calotype.db.engine import CURRENT_REVISION, open_engine, sqlite_file
 from calotype.db.migrate import _config, migrate
 from calotype.db.schema import METADATA, REVISION
 from calotype.settings import Settings
+from tests.postgresql import own_database
 
 
 def schema_of(settings: Settings) -> dict[str, tuple[object, ...]]:
@@ -69,3 +71,13 @@ def test_processes_that_migrate_at_once_all_end_with_the_schema(tmp_path: Path) 
 
     assert heads == [REVISION] * 3
     assert schema_of(settings)
+
+
+@pytest.mark.services
+def test_processes_that_migrate_a_postgresql_at_once_do_not_wait_for_each_other_for_ever(tmp_path: Path) -> None:
+    with own_database() as url, multiprocessing.get_context("spawn").Pool(3) as pool:
+        settings = Settings(data_dir=str(tmp_path), database=url)
+
+        heads = pool.map_async(migrate, [settings] * 3).get(timeout=120)
+
+    assert heads == [REVISION] * 3

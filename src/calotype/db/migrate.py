@@ -5,6 +5,7 @@ others wait and then find nothing to do.
 """
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +18,12 @@ from sqlalchemy import Engine, text
 
 from calotype.db.engine import database_url, open_engine
 from calotype.db.schema import REVISION
+from calotype.errors import Unavailable
 from calotype.settings import Settings
 
 LOCK_ID: Final = 0x63616C6F  # "calo": the advisory lock of migrations
+WAIT_S: Final = 600.0  # for another process that migrates
+AGAIN_S: Final = 0.2
 
 
 def migrate(settings: Settings) -> str:
@@ -52,8 +56,14 @@ def _alone(engine: Engine, settings: Settings) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
         return
-    with engine.connect() as connection:
-        connection.execute(text("SELECT pg_advisory_lock(:id)"), {"id": LOCK_ID})
+    # Neither who holds the lock nor who wants it may keep a snapshot: DBOS makes indexes concurrently, which waits
+    # until all snapshots of the database are gone. So there is no transaction here, and no statement that waits.
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        deadline = time.monotonic() + WAIT_S
+        while not connection.execute(text("SELECT pg_try_advisory_lock(:id)"), {"id": LOCK_ID}).scalar_one():
+            if time.monotonic() > deadline:
+                raise Unavailable(f"another process has been migrating the database for {WAIT_S:g} seconds")
+            time.sleep(AGAIN_S)
         try:
             yield
         finally:

@@ -61,8 +61,8 @@ def deployment(folder: Path, environment: Mapping[str, str] | None = None) -> It
                 **(environment or {}),
             }
         try:
-            first.start()
             second.start()
+            first.start()  # the one that was started last is named in clouds.yaml
             yield Deployment(first=first, second=second, files=offered)
         finally:
             for node in (second, first):

@@ -32,7 +32,7 @@ test: setup ## the tests
 	$(bin)/pytest -n 2 --dist worksteal -m "not services"
 
 test-services: setup ## the tests that want a real PostgreSQL, which is started for them
-	@bash scripts/with-postgresql.sh $(bin)/pytest -n 2 --dist worksteal -m services
+	@CALOTYPE_EXAMPLES=$${CALOTYPE_EXAMPLES:-10} bash scripts/with-postgresql.sh $(bin)/pytest -n 2 --dist worksteal -m services
 
 bench: setup ## the measurements
 	@$(bin)/python -m bench

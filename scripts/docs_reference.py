@@ -246,6 +246,9 @@ CALLS: Final[Mapping[JobType, str]] = {
     JobType.REGISTER: "`PUT /v1/cloudimages/{image_id}/upload`",
     JobType.EXPORT: "`POST /v1/cloudimages/{image_id}/file`",
     JobType.COPY: "`POST /v1/cloudimages/{image_id}/copy`",
+    JobType.INTEROPERABLE: "`POST /v2/images/{image_id}/import`",
+    JobType.REPLICATE: "`POST /v2/images/{image_id}/import` with `copy-image`",
+    JobType.TASK: "`POST /v2/tasks`",
 }
 
 

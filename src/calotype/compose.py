@@ -18,14 +18,20 @@ from calotype.db.engine import Database, open_engine
 from calotype.db.fast import FastReads, fast_reads
 from calotype.disks.convert import Converter
 from calotype.disks.sandbox import Sandbox
+from calotype.fetch.fetcher import Fetcher
 from calotype.identity.service import Identity
 from calotype.images.downloads import Downloads
+from calotype.images.locations import Locations
 from calotype.images.service import Images
 from calotype.jobs.engine import Enqueuer
 from calotype.jobs.kinds.copy_image import CopyImage
 from calotype.jobs.kinds.export import Export
+from calotype.jobs.kinds.imports import Imports
 from calotype.jobs.kinds.ingest import Ingest
+from calotype.jobs.kinds.interoperable import Interoperable
 from calotype.jobs.kinds.parts import Parts
+from calotype.jobs.kinds.remote_image import RemoteImages, trusted_endpoints
+from calotype.jobs.kinds.replicate import Replicate
 from calotype.jobs.kinds.undo import undo_table
 from calotype.jobs.model import JobType
 from calotype.jobs.performer import Observer, Performer
@@ -33,6 +39,7 @@ from calotype.jobs.reaper import Reaper
 from calotype.jobs.run import Kind
 from calotype.jobs.service import Jobs
 from calotype.jobs.worker import run_worker, slot
+from calotype.metadefs.service import Metadefs
 from calotype.settings import Settings
 
 log = structlog.get_logger()
@@ -50,7 +57,10 @@ class App(Struct, frozen=True, kw_only=True):
     buckets: Buckets
     images: Images
     downloads: Downloads
+    locations: Locations
     jobs: Jobs
+    imports: Imports
+    metadefs: Metadefs
 
 
 @asynccontextmanager
@@ -71,6 +81,10 @@ async def api(settings: Settings) -> AsyncIterator[App]:
         buckets = Buckets(db, settings)
         enqueuer = Enqueuer(settings)
         opened.callback(enqueuer.close)
+        jobs = Jobs(db, settings.jobs, enqueuer, undo_table(images))
+        fetcher = Fetcher(settings.fetch)
+        locations = Locations(db, images, blobs, fetcher, settings)
+        opened.callback(locations.close)
         yield App(
             settings=settings,
             db=db,
@@ -81,7 +95,10 @@ async def api(settings: Settings) -> AsyncIterator[App]:
             buckets=buckets,
             images=images,
             downloads=downloads,
-            jobs=Jobs(db, settings.jobs, enqueuer, undo_table(images)),
+            locations=locations,
+            jobs=jobs,
+            imports=Imports(settings=settings, images=images, jobs=jobs, stores=blobs, fetcher=fetcher),
+            metadefs=Metadefs(db),
         )
 
 
@@ -99,7 +116,17 @@ def worker(settings: Settings, observer: Observer | None = None) -> Iterator[Cal
         opened.callback(enqueuer.close)
         sandbox = Sandbox.detect(required=settings.security.sandbox == "required")
         log.info("sandbox", **sandbox.describe())
-        kinds = _kinds(settings, db, images, blobs, buckets, Converter(sandbox))
+        parts = Parts(
+            settings=settings,
+            images=images,
+            blobs=blobs,
+            buckets=buckets,
+            converter=Converter(sandbox),
+            sandbox=sandbox,
+            fetcher=Fetcher(settings.fetch),
+            remote=RemoteImages(settings, db, Fetcher(settings.fetch, trusted=trusted_endpoints(settings))),
+        )
+        kinds = _kinds(db, parts)
         jobs = Jobs(db, settings.jobs, enqueuer, undo_table(images))
         scratch = settings.folder / "scratch"
         watching = {} if observer is None else {"observer": observer}
@@ -117,15 +144,15 @@ def worker(settings: Settings, observer: Observer | None = None) -> Iterator[Cal
         yield lambda: run_worker(settings, db, performer, reaper)
 
 
-def _kinds(
-    settings: Settings, db: Database, images: Images, blobs: Stores, buckets: Buckets, converter: Converter
-) -> dict[JobType, Kind]:
-    parts = Parts(settings=settings, images=images, blobs=blobs, buckets=buckets, converter=converter)
+def _kinds(db: Database, parts: Parts) -> dict[JobType, Kind]:
     doers: list[Kind] = [
         Ingest(JobType.IMPORT, parts),
         Ingest(JobType.REGISTER, parts),
+        Interoperable(JobType.INTEROPERABLE, parts),
+        Interoperable(JobType.TASK, parts),
+        Replicate(parts),
         Export(parts),
-        CopyImage(db=db, images=images),
+        CopyImage(db=db, images=parts.images),
     ]
     return {doer.type: doer for doer in doers}
 

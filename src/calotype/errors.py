@@ -284,6 +284,25 @@ class WrongStatus(Conflict):
         self.now = now
 
 
+class ImportRefused(Conflict):
+    """The image, or the store it is to go to, does not allow this import."""
+
+    code = "import_refused"
+
+
+class UnknownEndpoint(Invalid):
+    """The catalog names no Image service in that region, or not for that interface."""
+
+    code = "unknown_endpoint"
+
+
+class StagedBytesGone(CalotypeError):
+    """What was staged is not in the staging folder of this deployment any more."""
+
+    code = "staged_bytes_gone"
+    img = "IMG.0057"
+
+
 class ImageProtected(Forbidden):
     code = "image_protected"
     img = "IMG.0028"
@@ -358,6 +377,28 @@ class StoreReadOnly(Forbidden):
     code = "store_read_only"
 
 
+class StoreNotConfigured(Conflict):
+    """A request names a store that this service does not have."""
+
+    code = "store_not_configured"
+
+
+class DuplicateLocation(Invalid):
+    code = "duplicate_location"
+
+
+class LocationConflict(Conflict):
+    """What is said of a location contradicts what is known of the image."""
+
+    code = "location_conflict"
+
+
+class LiesElsewhere(Conflict):
+    """The bytes of the image lie at a URL; this wants them in a store of the service."""
+
+    code = "lies_elsewhere"
+
+
 class LastCopy(Forbidden):
     """An image that is active has its bytes in one store at least."""
 
@@ -399,6 +440,12 @@ class UnsafeDisk(DiskRefused):
     """The image refers to something outside itself, or is encrypted."""
 
     code = "unsafe_disk"
+
+
+class UnpackRefused(DiskRefused):
+    """What is compressed around an image is damaged, packed twice, or more than may be unpacked."""
+
+    code = "unpack_refused"
 
 
 class DiskTooLarge(DiskRefused):
@@ -679,6 +726,19 @@ class IdentityNotFound(NotFound):
 
 class IdentityConflict(Conflict):
     code = "identity_conflict"
+
+
+class SignatureRefused(Unauthenticated):
+    """A request that was signed with an access key, and not as it must be. Told in the gateway's form by every API."""
+
+    code = "signature_refused"
+
+
+class TooManyAccessKeys(TooLarge):
+    code = "too_many_access_keys"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"a user has at most {most} access keys; delete one that is not needed")
 
 
 # --- fetching ---------------------------------------------------------------------------------------------------------

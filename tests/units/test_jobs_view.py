@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from calotype.jobs import view
+from calotype.jobs import tasks, view
 from calotype.jobs.model import Job, JobId, JobStatus, JobType
 from calotype.jobs.plan import PLANS
 
@@ -48,6 +48,9 @@ ENTITIES = {
     (JobType.COPY, JobStatus.SUCCESS): NAME_AND_ID,
     (JobType.REGISTER, JobStatus.SUCCESS): ONLY_ID,
     (JobType.EXPORT, JobStatus.SUCCESS): ONLY_ID,
+    (JobType.INTEROPERABLE, JobStatus.SUCCESS): NAME_AND_ID,
+    (JobType.REPLICATE, JobStatus.SUCCESS): NAME_AND_ID,
+    (JobType.TASK, JobStatus.SUCCESS): NAME_AND_ID,
 }
 OF_STATUS = {JobStatus.INIT: "{}", JobStatus.RUNNING: RUNNING, JobStatus.FAIL: FAILED}
 
@@ -113,3 +116,29 @@ def test_a_cancelled_job_is_failed_for_ims_and_cancelled_in_the_native_form() ->
     assert view.native(cancelled, now=END)["state"] == "cancelled"
     assert view.current(cancelled)["status"] == "FAIL"
     assert json.loads(msgspec.json.encode(view.native(cancelled, now=END)))["error"]["code"] == "IMG.0057"
+
+
+@pytest.mark.parametrize("kind", JobType)
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [
+        (JobStatus.INIT, "pending"),
+        (JobStatus.RUNNING, "processing"),
+        (JobStatus.SUCCESS, "success"),
+        (JobStatus.FAIL, "failure"),
+    ],
+)
+def test_every_job_is_a_task_in_the_words_of_image_v2(kind: JobType, status: JobStatus, word: str) -> None:
+    task = tasks.whole(job(kind, status))
+
+    assert (task["status"], task["owner"], task["image_id"]) == (word, "0f0e0d0c0b0a09080706050403020100", IMAGE)
+    assert tasks.job_id(task["id"]) == ID
+    assert (task["result"] is not None) == (status is JobStatus.SUCCESS)
+    assert task["message"] == ("object b:k not found" if status is JobStatus.FAIL else "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", ID[:-1], ID + "0", f"{ID[:8]}-{ID[8:]}", "9a1d8a5e-3c0b-4b62-8d3f-77b0a7c6d11g"]
+)
+def test_what_is_no_task_id_is_none(text: str) -> None:
+    assert tasks.job_id(text) is None

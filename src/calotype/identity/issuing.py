@@ -62,6 +62,24 @@ def from_token_in(connection: Connection, parent: Token, scope: Scope) -> Token:
     return _issued_in(connection, sql.user(row), scope, methods, parent.audit_ids[:1], parent.expires_at)
 
 
+def on_behalf_in(connection: Connection, user_id: str, project_id: str, expires_at: int) -> Token:
+    """A token for work that the service does for a user: with the roles that the user has on the project now."""
+    sql.one_snapshot(connection)
+    row = connection.execute(sql.USER, {"id": user_id}).one_or_none()
+    if row is None:
+        raise Unauthenticated(REFUSED)
+    return _issued_in(connection, sql.user(row), ProjectScope(project=Named(id=project_id)), ("token",), (), expires_at)
+
+
+def with_key_in(connection: Connection, user_id: str, scope: Scope, expires_at: int) -> Token:
+    """What a token of the owner of an access key would say now. It is never issued."""
+    sql.one_snapshot(connection)
+    row = connection.execute(sql.USER, {"id": user_id}).one_or_none()
+    if row is None:
+        raise Unauthenticated(REFUSED)
+    return _issued_in(connection, sql.user(row), scope, ("ec2credential",), (), expires_at)
+
+
 def _issued_in(
     connection: Connection,
     user: User,

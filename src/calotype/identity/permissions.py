@@ -31,14 +31,27 @@ WRITE: Final = frozenset(
         "ims:wholeImages:create",
         "calotype:buckets:write",
         "calotype:jobs:cancel",
+        "imagev2:locations:add",
     }
 )
-ADMINISTER: Final = frozenset({"ims:images:publish", "identity:administer", "imagev2:metadefs:write"})
+ADMINISTER: Final = frozenset(
+    {
+        "ims:images:publish",
+        "identity:administer",
+        "imagev2:tasks",
+        "imagev2:metadefs:write",
+        "imagev2:stores:detail",
+        "imagev2:stores:drop",
+        "imagev2:locations:get",
+        "imagev2:cache",
+    }
+)
 
 GRANTS: Final[Mapping[str, frozenset[str]]] = {
     "reader": READ,
     "member": READ | WRITE,
     "admin": READ | WRITE | ADMINISTER,
+    "service": frozenset({"imagev2:locations:get", "imagev2:stores:detail"}),
 }
 
 

@@ -13,8 +13,10 @@ from calotype.blobs.model import BlobId
 from calotype.blobs.stores import Stores
 from calotype.blobs.threads import to_the_end
 from calotype.db.engine import Database, now_ms
+from calotype.db.fast import FastReads
 from calotype.errors import (
     Forbidden,
+    ImageNotFound,
     MemberExists,
     MemberNotFound,
     NotShareable,
@@ -40,8 +42,8 @@ from calotype.images.model import (
     Visibility,
 )
 from calotype.images.sweep import Sweeper
-from calotype.images.upload import Upload
-from calotype.settings import Settings
+from calotype.images.upload import Staging, Upload
+from calotype.settings import LOCAL, Settings
 
 log = structlog.get_logger()
 
@@ -80,6 +82,19 @@ class Images(Lifecycle):
         """Raises `ImageNotFound`."""
         return await self.db.read(lambda c: self.visible_in(c, caller, image_id))
 
+    async def show(self, caller: Caller, image_id: str, fast: FastReads) -> Image:
+        """As `get`, by the raw driver where the row alone tells that the caller may see it. Raises `ImageNotFound`."""
+        if not attributes.IMAGE_ID.fullmatch(image_id):
+            raise ImageNotFound(image_id)
+        row = await fast.one(sql.QUERY, image_id.lower())
+        image = None if row is None else sql.raw_image(row)
+        if image is None or image.status is ImageStatus.DELETED:
+            raise ImageNotFound(image_id)
+        mine = caller.is_admin or image.project_id == caller.project_id
+        if mine or image.visibility in (Visibility.PUBLIC, Visibility.COMMUNITY):
+            return image
+        return await self.get(caller, image_id)  # shared with the caller, or not to be seen
+
     async def list(self, caller: Caller, query: ImageQuery) -> Page:
         """Raises `BadFilter` when the marker is no image that the caller may see."""
         return await self.db.read(lambda c: pages.page(c, caller, query))
@@ -87,20 +102,20 @@ class Images(Lifecycle):
     async def patch(self, caller: Caller, image_id: str, operations: Sequence[Operation]) -> Image:
         """Do all the operations or none; return the image as it is then. Raises what `patch.apply` raises,
         `ImageNotFound`, `NotImageOwner`."""
+        return await self.db.write(lambda c: self.patch_in(c, caller, image_id, operations))
 
-        def work(c: Connection) -> Image:
-            before = self.owned_in(c, caller, image_id)
-            after = patch.apply(
-                before,
-                operations,
-                is_admin=caller.is_admin,
-                may_publish=may(caller, PUBLISH),
-                most_tags=self.limits.tags,
-                most_properties=self.limits.properties,
-            )
-            return self._changed(c, before, after)
-
-        return await self.db.write(work)
+    def patch_in(self, connection: Connection, caller: Caller, image_id: str, operations: Sequence[Operation]) -> Image:
+        """As `patch`; the image is locked for this transaction."""
+        before = self.owned_in(connection, caller, image_id)
+        after = patch.apply(
+            before,
+            operations,
+            is_admin=caller.is_admin,
+            may_publish=may(caller, PUBLISH),
+            most_tags=self.limits.tags,
+            most_properties=self.limits.properties,
+        )
+        return self._changed(connection, before, after)
 
     async def delete(self, caller: Caller, image_id: str) -> None:
         """Raises `ImageNotFound`, `NotImageOwner`, `ImageProtected`, `ImageInUse`."""
@@ -159,25 +174,44 @@ class Images(Lifecycle):
         *,
         announced: int | None,
         budget: BufferBudget,
+        store: str = LOCAL,
     ) -> None:
-        """Bring the bytes of a queued image; it is active on return. `announced`: how many the client said will come.
+        """Bring the bytes of a queued image; it is active on return. `announced`: how many the client said will come;
+        `store`: the one that is to hold them.
 
         The first chunk is asked for only after everything that can be known before was checked. Whatever is raised,
         no bytes stay and the image is queued again, or what became of it meanwhile. Raises `ImageNotFound`,
         `NotImageOwner`, `WrongStatus`, `ImageTooLarge`, `StorageQuotaExceeded`, `InvalidSize`, `UploadCut`, the leaves
         of `DiskRefused`, `NoSpace`, `Unavailable`.
         """
-        await Upload(self, self.db, self.blobs, self.settings, budget).run(caller, image_id, chunks, announced)
+        upload = Upload(self, self.db, self.blobs, self.settings, budget, store)
+        await upload.run(caller, image_id, chunks, announced)
+
+    async def stage(
+        self,
+        caller: Caller,
+        image_id: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        announced: int | None,
+        budget: BufferBudget,
+    ) -> None:
+        """Bring bytes that wait for an import; the image is `uploading` on return. They are looked at when imported.
+
+        Otherwise as `upload`, and raises as it does.
+        """
+        await Staging(self, self.db, self.blobs, self.settings, budget).run(caller, image_id, chunks, announced)
 
     async def open(self, caller: Caller, image_id: str) -> tuple[Image, BlobReader | None]:
-        """The image and its open bytes, which the caller of this closes; None when it has none yet.
+        """The image and its open bytes, which the caller of this closes; None when it has none yet, or when they lie
+        elsewhere.
 
         Raises `ImageNotFound`, and `Forbidden` when the image is deactivated.
         """
         image = await self.get(caller, image_id)
         if image.status is ImageStatus.DEACTIVATED and not caller.is_admin:
             raise Forbidden("the image is deactivated: its data is withheld")
-        if not image.has_bytes or image.blob_id is None:
+        if not image.has_bytes or image.blob_id is None or image.lies_elsewhere:
             return image, None
         return image, await to_the_end(self.blobs.open, image.blob_id)
 

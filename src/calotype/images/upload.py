@@ -1,8 +1,11 @@
-"""One upload through the API: from the first check to an active image, or back to a queued one with nothing left."""
+"""One upload through the API: from the first check to an active image, or to one whose bytes wait for their import; or
+back to a queued one with nothing left."""
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 from uuid import uuid4
 
@@ -10,6 +13,8 @@ import structlog
 from sqlalchemy import Connection
 
 from calotype.blobs.budget import BufferBudget
+from calotype.blobs.faults import storage_fault
+from calotype.blobs.local import sync_folder
 from calotype.blobs.model import Blob, BlobId, Digests
 from calotype.blobs.receive import receive
 from calotype.blobs.stores import Stores
@@ -17,11 +22,11 @@ from calotype.blobs.threads import to_the_end
 from calotype.db.engine import Database, now_ms
 from calotype.disks.gate import inspect
 from calotype.disks.model import Inspection
-from calotype.errors import CalotypeError, FormatMismatch, ImageTooLarge, MalformedBody, WrongStatus
+from calotype.errors import CalotypeError, EmptyDisk, FormatMismatch, ImageTooLarge, MalformedBody, WrongStatus
 from calotype.identity.model import Caller
 from calotype.images import attributes
 from calotype.images.model import Image, ImageStatus
-from calotype.settings import Settings
+from calotype.settings import LOCAL, ImageSettings, Settings
 
 if TYPE_CHECKING:
     from calotype.images.lifecycle import Lifecycle
@@ -33,16 +38,26 @@ HEARTBEAT_S: Final = 10.0  # how often an upload says that it is alive, however 
 
 
 class Upload:
+    """Bytes that make a queued image active."""
+
     def __init__(
-        self, images: "Lifecycle", db: Database, blobs: Stores, settings: Settings, budget: BufferBudget
+        self,
+        images: "Lifecycle",
+        db: Database,
+        blobs: Stores,
+        settings: Settings,
+        budget: BufferBudget,
+        store: str = LOCAL,
     ) -> None:
         self.images = images
         self.db = db
         self.blobs = blobs
         self.settings = settings
         self.budget = budget
+        self.store = store  # that is to hold the bytes
         self.id = f"u{uuid4().hex}"  # of the upload, and of what it stages
         self.blob_id = BlobId(uuid4().hex)
+        self.done = False  # what was sent is whole, checked, and recorded
 
     async def run(self, caller: Caller, image_id: str, chunks: AsyncIterable[bytes], announced: int | None) -> None:
         """See `Images.upload`."""
@@ -50,12 +65,10 @@ class Upload:
         image = await self.db.write(lambda c: self._begin_in(c, caller, image_id, announced or 0))
         try:
             async with self._heart(image):
-                digests = await self._received(image, chunks, announced)
-                found = await to_the_end(self._inspected, image)
-                # From here a client that goes away changes nothing: what it sent is whole and is kept.
-                await _to_its_end(self._finish(image, digests, found))
+                await self._take(image, await self._received(image, chunks, announced))
         except BaseException as error:
-            await _to_its_end(self._undo(image))
+            if not self.done:
+                await _to_its_end(self._undo(image))
             reason = error.code if isinstance(error, CalotypeError) else type(error).__name__
             log.info("upload_failed", image_id=image.id, reason=reason)
             raise
@@ -70,6 +83,11 @@ class Upload:
         if image.status is ImageStatus.QUEUED and not (image.disk_format and image.container_format):
             raise MalformedBody("disk_format and container_format must be set before data is uploaded")
         return self.images.begin_bytes_in(connection, image.id, self.id, reserve=reserve, now=now_ms())
+
+    async def _take(self, image: Image, digests: Digests) -> None:
+        found = await to_the_end(self._inspected, image)
+        # From here a client that goes away changes nothing: what it sent is whole and is kept.
+        await _to_its_end(self._finish(image, digests, found))
 
     async def _received(self, image: Image, chunks: AsyncIterable[bytes], announced: int | None) -> Digests:
         async def grew(total: int) -> None:
@@ -88,17 +106,8 @@ class Upload:
         )
 
     def _inspected(self, image: Image) -> Inspection:
-        """What the staged bytes are. Without `format_enforcement` they may be of another format than declared; what is
-        unsafe, broken or of two formats is refused all the same."""
-        most = self.settings.image.virtual_bytes_per_image
         with self._staged() as file:
-            try:
-                found = inspect(file, declared=image.disk_format, most_virtual_bytes=most)
-            except FormatMismatch as mismatch:
-                if self.settings.image.format_enforcement:
-                    raise
-                found = inspect(file, declared=None, most_virtual_bytes=most)
-                log.warning("format_differs", image_id=image.id, declared=image.disk_format, reason=mismatch.message)
+            found = inspected(file, image_id=image.id, declared=image.disk_format, limits=self.settings.image)
         attributes.min_disk_holds(image.min_disk, found.virtual_size)
         return found
 
@@ -109,8 +118,8 @@ class Upload:
             raise WrongStatus(now="no longer waiting for this upload", wanted="send the data again") from error
 
     async def _finish(self, image: Image, digests: Digests, found: Inspection) -> None:
-        await to_the_end(self.blobs.publish, self.id, self.blob_id)
-        blob = Blob(id=self.blob_id, digests=digests)
+        await to_the_end(self.blobs.publish, self.id, self.blob_id, self.store)
+        blob = Blob(id=self.blob_id, digests=digests, location=self.store)
         used = await self.db.write(
             lambda c: self.images.activate_in(
                 c,
@@ -120,9 +129,11 @@ class Upload:
                 disk_format=image.disk_format or found.format.value,
                 virtual_size=found.virtual_size,
                 properties={"__root_origin": "file"},
+                stores=(self.store,),
                 now=now_ms(),
             )
         )
+        self.done = True
         if used != self.blob_id:
             with contextlib.suppress(OSError):  # it is active; what is left over the sweeper removes
                 await to_the_end(self.blobs.delete, self.blob_id)
@@ -151,6 +162,51 @@ class Upload:
             await asyncio.sleep(HEARTBEAT_S)
             with contextlib.suppress(CalotypeError):  # the database is away: it may be back at the next beat
                 await self.db.write(lambda c: self.images.touch_in(c, image.id, self.id, now_ms()))
+
+
+class Staging(Upload):
+    """Bytes that wait in the staging folder for the import that is asked for next."""
+
+    def _begin_in(self, connection: Connection, caller: Caller, image_id: str, reserve: int) -> Image:
+        image = self.images.owned_in(connection, caller, image_id)
+        return self.images.begin_staging_in(connection, image.id, self.id, reserve=reserve, now=now_ms())
+
+    async def _take(self, image: Image, digests: Digests) -> None:
+        if digests.size == 0:
+            raise EmptyDisk("no byte was sent; send the data of the image")
+        await _to_its_end(self._keep(image, digests))
+
+    async def _keep(self, image: Image, digests: Digests) -> None:
+        await to_the_end(self._synced)
+        await self.db.write(lambda c: self.images.staged_in(c, image.id, self.id, digests, now_ms()))
+        self.done = True
+        log.info("image_staged", image_id=image.id, size_bytes=digests.size)
+
+    def _synced(self) -> None:
+        """What was accepted survives a power cut."""
+        path = self.blobs.staging_path(self.id)
+        try:
+            with self._staged() as file:
+                os.fsync(file.fileno())
+            sync_folder(path.parent)
+        except OSError as error:
+            raise storage_fault(error) from error
+
+
+def inspected(file: BinaryIO | Path, *, image_id: str, declared: str | None, limits: ImageSettings) -> Inspection:
+    """What the bytes of an image are. Without `format_enforcement` they may be of another format than declared; what is
+    unsafe, broken or of two formats is refused all the same. Raises the leaves of `DiskRefused`."""
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            return inspected(opened, image_id=image_id, declared=declared, limits=limits)
+    try:
+        return inspect(file, declared=declared, most_virtual_bytes=limits.virtual_bytes_per_image)
+    except FormatMismatch as mismatch:
+        if limits.format_enforcement:
+            raise
+        found = inspect(file, declared=None, most_virtual_bytes=limits.virtual_bytes_per_image)
+        log.warning("format_differs", image_id=image_id, declared=declared, reason=mismatch.message)
+        return found
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:

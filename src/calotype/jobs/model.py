@@ -36,15 +36,30 @@ class StepState(StrEnum):
 
 
 class JobType(StrEnum):
-    """The names that the IMS API gives to what jobs do."""
+    """What jobs do. Names that begin with `ims` are the IMS API's; the others are of what only Image v2 asks for."""
 
     IMPORT = "imsImportImageJob"
     EXPORT = "imsNativeExportImageJob"
     REGISTER = "imsNativeImportImageJob"
     COPY = "imsCopyImageInRegionJob"
+    INTEROPERABLE = "interoperableImportJob"  # glance-direct, web-download, glance-download
+    REPLICATE = "interoperableCopyJob"  # copy-image: an active image to more stores
+    TASK = "taskImportJob"  # asked for as a task, which makes the image too
 
 
-CREATIONS: Final = frozenset({JobType.IMPORT, JobType.REGISTER})  # counted against jobs.creations_per_project
+# Types that give an image its bytes, or more places for them: one at a time.
+BRINGING: Final = frozenset(set(JobType) - {JobType.EXPORT})
+CREATIONS: Final = frozenset(BRINGING - {JobType.COPY})  # counted against jobs.creations_per_project
+# What Image v2 calls them, as tasks.
+TASK_TYPES: Final[Mapping[JobType, str]] = {
+    JobType.IMPORT: "import",
+    JobType.REGISTER: "import",
+    JobType.TASK: "import",
+    JobType.INTEROPERABLE: "api_image_import",
+    JobType.REPLICATE: "api_image_import",
+    JobType.EXPORT: "export",
+    JobType.COPY: "copy",
+}
 COPIES: Final = frozenset({JobType.COPY})  # counted against jobs.copies_per_project
 
 

@@ -43,6 +43,17 @@ def _import(task: str) -> tuple[StepPlan, ...]:
     )
 
 
+def _interoperable(task: str) -> tuple[StepPlan, ...]:
+    return (
+        StepPlan("fetch", 40, f"{task}:ObtainImageFileTask"),
+        StepPlan("decompress", 10, f"{task}:DecompressImageTask"),
+        StepPlan("inspect", 5, f"{task}:ObtainImageInfoTask"),
+        StepPlan("convert", 20, f"{task}:ConvertImageTask"),
+        StepPlan("verify", 15, f"{task}:VerifyImageTask"),
+        StepPlan("publish", 10, f"{task}:RegisterImageTask"),
+    )
+
+
 PLANS: Final[Mapping[JobType, Plan]] = {
     JobType.IMPORT: Plan(queue="heavy", steps=_import("ImportImageTask")),
     JobType.REGISTER: Plan(queue="heavy", steps=_import("NativeImportImageTask")),
@@ -56,4 +67,13 @@ PLANS: Final[Mapping[JobType, Plan]] = {
         ),
     ),
     JobType.COPY: Plan(queue="light", steps=(StepPlan("publish", 1, "CopyImageInRegionTask:RegisterImageTask"),)),
+    JobType.INTEROPERABLE: Plan(queue="heavy", steps=_interoperable("InteroperableImportTask")),
+    JobType.TASK: Plan(queue="heavy", steps=_interoperable("TaskImportTask")),
+    JobType.REPLICATE: Plan(
+        queue="heavy",
+        steps=(
+            StepPlan("copy", 99, "InteroperableCopyTask:CopyImageFileTask"),
+            StepPlan("publish", 1, "InteroperableCopyTask:RegisterImageTask"),
+        ),
+    ),
 }

@@ -88,7 +88,11 @@ class Run:
 
 
 def upload_id(job: Job) -> str:
-    return f"j{job.id}"
+    return upload_id_of(job.id)
+
+
+def upload_id_of(job_id: str) -> str:
+    return f"j{job_id}"
 
 
 class Kind(Protocol):

@@ -13,7 +13,7 @@ from calotype.errors import CalotypeError, ImageInUse, JobCancelled, JobFinished
 from calotype.identity.model import Caller
 from calotype.jobs import sql
 from calotype.jobs.engine import Enqueuer
-from calotype.jobs.model import COPIES, CREATIONS, Job, JobId, JobStatus, JobType, Step
+from calotype.jobs.model import BRINGING, COPIES, CREATIONS, TASK_TYPES, Job, JobId, JobStatus, JobType, Step
 from calotype.jobs.plan import PLANS
 from calotype.settings import JobSettings
 
@@ -79,10 +79,20 @@ class Jobs:
                 raise TooManyJobs(f"{most} jobs of this sort are under way; wait until one has ended")
 
     @staticmethod
-    def refuse_second_in(c: Connection, image_id: str, kind: JobType) -> None:
-        """Raises `ImageInUse` when a job of this kind is under way on the image."""
-        if sql.open_on_image(c, image_id, kind):
+    def refuse_second_in(c: Connection, image_id: str) -> None:
+        """Raises `ImageInUse` when a job that brings bytes is under way on the image."""
+        if sql.open_on_image(c, image_id, BRINGING):
             raise ImageInUse("a job is bringing the image's bytes already; wait until it has ended")
+
+    async def give_up_on(self, image_id: str, reason: str) -> None:
+        """Cancel the jobs that bring bytes to an image that is gone. One that is at its last step finds out itself."""
+
+        def work(c: Connection) -> None:
+            for job_id in sql.open_on_image(c, image_id, BRINGING):
+                self._cancel_in(c, job_id, reason)
+
+        if await self.db.read(lambda c: sql.open_on_image(c, image_id, BRINGING)):
+            await self.db.write(work)
 
     async def get(self, caller: Caller, job_id: str) -> Job:
         """Raises `JobNotFound`, for a foreign job too."""
@@ -114,17 +124,66 @@ class Jobs:
         """The project's jobs, newest first, after the job `marker`. Raises `JobNotFound` for an unknown marker."""
 
         def work(c: Connection) -> list[Job]:
-            before = None
+            after = None
             if marker is not None:
                 last = self.own(caller, sql.by_id(c, marker))
-                before = (last.begin_time, last.id)
+                after = (last.begin_time, last.id)
             return sql.page(
                 c,
                 str(caller.project_id),
                 statuses=statuses,
                 kinds=kinds,
                 image_id=image_id,
-                before=before,
+                after=after,
+                limit=min(limit, MOST_PAGE),
+            )
+
+        return await self.db.read(work)
+
+    async def of_image(self, image_id: str, project_id: str | None) -> Sequence[Job]:
+        """The jobs on an image, the newest first: those of one project, or of all. The caller knows who may see it."""
+        return await self.db.read(lambda c: sql.of_image(c, image_id, project_id, MOST_PAGE))
+
+    async def task(self, job_id: str) -> Job:
+        """A job of any project, for an admin. Raises `JobNotFound`."""
+        job = await self.db.read(lambda c: sql.by_id(c, job_id))
+        if job is None:
+            raise JobNotFound
+        return job
+
+    async def tasks(
+        self,
+        *,
+        statuses: Sequence[str] = (),
+        kinds: Sequence[str] = (),
+        order: str = "created_at",
+        ascending: bool = False,
+        marker: str | None = None,
+        limit: int = 25,
+    ) -> Sequence[Job]:
+        """Of all projects, for an admin. `order` is one of `sql.ORDERS`. Raises `JobNotFound` for an unknown marker."""
+
+        def work(c: Connection) -> list[Job]:
+            after = None
+            if marker is not None:
+                last = sql.by_id(c, marker)
+                if last is None:
+                    raise JobNotFound
+                values = {
+                    "created_at": last.begin_time,
+                    "status": last.status.value,
+                    "type": TASK_TYPES[last.kind],
+                    "id": last.id,
+                }
+                after = (values[order], last.id)
+            return sql.page(
+                c,
+                None,
+                statuses=statuses,
+                kinds=kinds,
+                order=order,
+                ascending=ascending,
+                after=after,
                 limit=min(limit, MOST_PAGE),
             )
 
@@ -140,12 +199,16 @@ class Jobs:
             job = self.own(caller, sql.by_id(c, job_id))
             if not job.is_open:
                 raise JobFinished(f"the job has ended: {job.status}")
-            c.execute(sql.REQUEST_CANCEL, {"id": job_id, "reason": why})
-            if job.status is JobStatus.INIT:
-                self.fail_in(c, job, JobCancelled(why), now_ms())
-            return sql.by_id(c, job_id)
+            return self._cancel_in(c, job_id, why)
 
         return self.own(caller, await self.db.write(work))
+
+    def _cancel_in(self, c: Connection, job_id: str, why: str) -> Job | None:
+        c.execute(sql.REQUEST_CANCEL, {"id": job_id, "reason": why})
+        job = sql.by_id(c, job_id)
+        if job is not None and job.status is JobStatus.INIT:
+            self.fail_in(c, job, JobCancelled(why), now_ms())
+        return sql.by_id(c, job_id)
 
     def fail_in(self, c: Connection, job: Job, error: CalotypeError, now: int) -> bool:
         """Record the failure of `job.attempt` and take back what the job had done, in one transaction.

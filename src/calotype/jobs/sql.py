@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, bindparam, text
 
-from calotype.jobs.model import Job, JobId, JobStatus, JobType, Step, StepState
+from calotype.jobs.model import TASK_TYPES, Job, JobId, JobStatus, JobType, Step, StepState
 
 COLUMNS: Final = (
     "id, project_id, user_id, kind, status, begin_time, end_time, error_code, fail_reason, entities, request, "
@@ -30,10 +30,10 @@ COUNT_OPEN: Final = text("""
 SELECT count(*) FROM jobs WHERE project_id = :project_id AND status IN ('INIT', 'RUNNING') AND kind IN :kinds
 """).bindparams(bindparam("kinds", expanding=True))
 
-# Is a job of this kind under way on the image?
+# Which jobs of these kinds are under way on the image?
 OPEN_ON_IMAGE: Final = text("""
-SELECT id FROM jobs WHERE image_id = :image_id AND kind = :kind AND status IN ('INIT', 'RUNNING') LIMIT 1
-""")
+SELECT id FROM jobs WHERE image_id = :image_id AND kind IN :kinds AND status IN ('INIT', 'RUNNING')
+""").bindparams(bindparam("kinds", expanding=True))
 
 # Begin an attempt. Whoever began the last one owns the job; all later writes name the attempt.
 CLAIM: Final = text(f"""
@@ -68,9 +68,25 @@ UPDATE jobs SET cancel_requested = true, cancel_reason = :reason, version = vers
 """)
 
 PAGE: Final = f"""
-SELECT {COLUMNS} FROM jobs WHERE project_id = :project_id {{conditions}}
+SELECT {COLUMNS} FROM jobs WHERE {{conditions}}
+ ORDER BY {{key}} {{direction}}, id {{direction}} LIMIT :limit
+"""  # noqa: S608 - constants only; what stands in braces is put together from constants
+
+_WORDS: Final = " ".join(f"WHEN '{kind}' THEN '{word}'" for kind, word in TASK_TYPES.items())
+# What pages are ordered by. Words of types and statuses are those of Image v2 tasks; the statuses sort as ours do.
+ORDERS: Final[Mapping[str, str]] = {
+    "created_at": "begin_time",
+    "status": "status",
+    "type": f"CASE kind {_WORDS} END",
+    "id": "id",
+}
+
+# All jobs on an image that can be read still, the newest first. By ix_jobs_image_id.
+OF_IMAGE: Final = text(f"""
+SELECT {COLUMNS} FROM jobs
+ WHERE image_id = :image_id AND (CAST(:project_id AS TEXT) IS NULL OR project_id = :project_id)
  ORDER BY begin_time DESC, id DESC LIMIT :limit
-"""  # noqa: S608 - constants only; {conditions} is put together from constants
+""")  # noqa: S608 - constants only
 
 # Jobs that have been open for a while: the reaper compares them with what the engine knows.
 OPEN_SINCE: Final = text("""
@@ -200,8 +216,15 @@ def count_open(c: Connection, project_id: str, kinds: Iterable[JobType]) -> int:
     return int(c.execute(COUNT_OPEN, {"project_id": project_id, "kinds": [k.value for k in kinds]}).scalar_one())
 
 
-def open_on_image(c: Connection, image_id: str, kind: JobType) -> bool:
-    return c.execute(OPEN_ON_IMAGE, {"image_id": image_id, "kind": kind.value}).one_or_none() is not None
+def open_on_image(c: Connection, image_id: str, kinds: Iterable[JobType]) -> list[JobId]:
+    rows = c.execute(OPEN_ON_IMAGE, {"image_id": image_id, "kinds": [kind.value for kind in kinds]})
+    return [JobId(row[0]) for row in rows]
+
+
+def of_image(c: Connection, image_id: str, project_id: str | None, limit: int) -> list[Job]:
+    """Those of one project, or of all."""
+    values = {"image_id": image_id, "project_id": project_id, "limit": limit}
+    return [job_of(tuple(row)) for row in c.execute(OF_IMAGE, values)]
 
 
 def claim(c: Connection, job_id: str, worker: str) -> Job | None:
@@ -210,29 +233,37 @@ def claim(c: Connection, job_id: str, worker: str) -> Job | None:
 
 
 def page(
-    c: Connection, project_id: str, *, statuses: Sequence[str], kinds: Sequence[str], image_id: str | None,
-    before: tuple[int, str] | None, limit: int,
-) -> list[Job]:  # fmt: skip
-    """Newest first. `before` is (begin_time, id) of the last job of the page before."""
-    conditions: list[str] = []
-    values: dict[str, Any] = {"project_id": project_id, "limit": limit}
-    lists: dict[str, Sequence[str]] = {}
-    if statuses:
-        conditions.append("AND status IN :statuses")
-        lists["statuses"] = statuses
-    if kinds:
-        conditions.append("AND kind IN :kinds")
-        lists["kinds"] = kinds
+    c: Connection,
+    project_id: str | None,
+    *,
+    statuses: Sequence[str] = (),
+    kinds: Sequence[str] = (),
+    image_id: str | None = None,
+    order: str = "created_at",
+    ascending: bool = False,
+    after: tuple[Any, str] | None = None,
+    limit: int,
+) -> list[Job]:
+    """Of one project, or of all. `order` is one of ORDERS, in it the ids decide between equals; `after` is its value
+    and the id of the last job of the page before."""
+    conditions: list[str] = ["1 = 1"]
+    values: dict[str, Any] = {"limit": limit}
+    if project_id is not None:
+        conditions.append("project_id = :project_id")
+        values["project_id"] = project_id
+    lists = {"statuses": ("status", statuses), "kinds": ("kind", kinds)}
+    given = {name: wanted for name, (_, wanted) in lists.items() if wanted}
+    conditions += [f"{lists[name][0]} IN :{name}" for name in given]
     if image_id is not None:
-        conditions.append("AND image_id = :image_id")
+        conditions.append("image_id = :image_id")
         values["image_id"] = image_id
-    if before is not None:
-        conditions.append("AND (begin_time, id) < (:begin_time, :before_id)")
-        values["begin_time"], values["before_id"] = before
-    statement = text(PAGE.format(conditions=" ".join(conditions)))
-    for name in lists:
-        statement = statement.bindparams(bindparam(name, expanding=True))
-    return [job_of(tuple(row)) for row in c.execute(statement, {**values, **lists})]
+    if after is not None:
+        conditions.append(f"({ORDERS[order]}, id) {'>' if ascending else '<'} (:after, :after_id)")
+        values["after"], values["after_id"] = after
+    direction = "ASC" if ascending else "DESC"
+    sql = PAGE.format(conditions=" AND ".join(conditions), key=ORDERS[order], direction=direction)
+    statement = text(sql).bindparams(*(bindparam(name, expanding=True) for name in given))
+    return [job_of(tuple(row)) for row in c.execute(statement, {**values, **given})]
 
 
 def steps(c: Connection, job_id: str) -> list[Step]:

@@ -13,7 +13,11 @@ SUCCESS_ENTITIES: Final[Mapping[JobType, tuple[str, ...]]] = {
     JobType.COPY: ("image_name", "image_id"),
     JobType.REGISTER: ("image_id",),
     JobType.EXPORT: ("image_id",),
+    JobType.INTEROPERABLE: ("image_name", "image_id"),
+    JobType.REPLICATE: ("image_name", "image_id"),
+    JobType.TASK: ("image_name", "image_id"),
 }
+INTERNAL: Final = frozenset({"etag", "staged", "inject"})  # of a request: what only the job itself needs
 STATES: Final[Mapping[JobStatus, str]] = {
     JobStatus.INIT: "queued",
     JobStatus.RUNNING: "running",
@@ -120,7 +124,7 @@ def native(job: Job, steps: Sequence[Step] = (), *, now: int) -> dict[str, Any]:
         "steps": [_step(step, now) for step in steps],
         "error": {"code": job.error_code, "message": job.fail_reason} if job.error_code else None,
         "entities": _entities(job),
-        "request": {name: job.request[name] for name in job.request if name != "etag"},
+        "request": {name: job.request[name] for name in job.request if name not in INTERNAL},
     }
 
 

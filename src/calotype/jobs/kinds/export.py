@@ -71,7 +71,7 @@ async def submit(
     def work(c: Connection) -> JobId:
         image = images.visible_in(c, caller, image_id)
         _exportable(image, caller, images.settings)
-        if sql.open_on_image(c, image.id, JobType.EXPORT):
+        if sql.open_on_image(c, image.id, [JobType.EXPORT]):
             raise ExportRunning("an export of this image is under way; wait until it has ended")
         return jobs.submit_in(
             c,

@@ -64,8 +64,7 @@ async def submit_register(
         image = images.owned_in(c, caller, image_id)
         if image.status is not ImageStatus.QUEUED:
             raise WrongStatus(now=image.status, wanted="only a queued image can be given its bytes")
-        for kind in (JobType.IMPORT, JobType.REGISTER, JobType.COPY):
-            jobs.refuse_second_in(c, image.id, kind)
+        jobs.refuse_second_in(c, image.id)
         return jobs.submit_in(
             c,
             caller,

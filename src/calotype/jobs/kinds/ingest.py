@@ -1,4 +1,5 @@
-"""From an object in a bucket to the bytes of an image: what importing and registering have in common.
+"""From an object in a bucket to the bytes of an image: what importing and registering have in common, and of the steps
+what every import does (`interoperable.py`).
 
 fetch    the object's bytes become ours: a hard link or a copy in the job's scratch folder, which nobody else can change
 inspect  the gate: what it is, whole, safe, and within bounds; its tables consistent
@@ -75,7 +76,7 @@ class Ingest:
             raise ImageTooLarge(
                 f"the file has {found.size} bytes; at most {self.settings.image.file_bytes} are allowed"
             )
-        image_id = _image_id(run.job)
+        image_id = image_of(run.job)
         await self.images.db.write(
             lambda c: self.images.begin_bytes_in(c, image_id, run.upload_id, reserve=found.size, now=now_ms())
         )
@@ -116,9 +117,7 @@ class Ingest:
         }
 
     async def _convert(self, run: Run) -> Result:
-        source = run.scratch / "source"
-        if not await asyncio.to_thread(source.exists):
-            await self._fetch(run)  # fetched by a worker on another machine, whose scratch folder this is not
+        source = await self._at_hand(run)
         source_format = DiskFormat(run.results["inspect"]["format"])
         virtual_size = cast(int, run.results["inspect"]["virtual_size"])
         stored = DiskFormat(run.results["inspect"]["stored_format"])
@@ -126,16 +125,26 @@ class Ingest:
         await asyncio.to_thread(self.blobs.discard, run.token)
         made: Result = {"token": run.token, "format": stored.value}
         if run.results["inspect"]["as_it_is"]:
-            made |= digests_to_json(await self._digested(run, source, copy_to=target))
-        else:
-            kind = TargetKind.RAW if stored is DiskFormat.RAW else TargetKind.QCOW2_ZSTD
-            await self.converter.convert(
-                source, source_format, target, kind, virtual_size=virtual_size, progress=run.advance
-            )
-        image_id = _image_id(run.job)
+            return await self._kept(run, source)
+        kind = TargetKind.RAW if stored is DiskFormat.RAW else TargetKind.QCOW2_ZSTD
+        await self.converter.convert(
+            source, source_format, target, kind, virtual_size=virtual_size, progress=run.advance
+        )
+        await self._reserve(run, target)
+        return made
+
+    async def _kept(self, run: Run, source: Path) -> Result:
+        """Take over the source as it is."""
+        target = self.blobs.staging_path(run.token)
+        made = {"token": run.token, "format": run.results["inspect"]["stored_format"]}
+        made |= digests_to_json(await self._digested(run, source, copy_to=target))
+        await self._reserve(run, target)
+        return made
+
+    async def _reserve(self, run: Run, target: Path) -> None:
+        image_id = image_of(run.job)
         size = (await asyncio.to_thread(target.stat)).st_size
         await self.images.db.write(lambda c: self.images.reserve_in(c, image_id, run.upload_id, size, now_ms()))
-        return made
 
     async def _verify(self, run: Run) -> Result:
         converted = run.results["convert"]
@@ -145,11 +154,10 @@ class Ingest:
         staged = self._bytes_of(run)
         if run.results["inspect"]["as_it_is"]:
             written = await self._digested(run, staged, copy_to=None)
-            if written != digests_of_json(converted):
+            if "md5" in converted and written != digests_of_json(converted):
                 raise VerificationFailed("the stored bytes do not read back as they were written")
-            return dict(converted)
-        if not await asyncio.to_thread((run.scratch / "source").exists):
-            await self._fetch(run)
+            return {**converted, **digests_to_json(written)}
+        await self._at_hand(run)
         # The digests are taken while qemu-img compares: both read the same bytes, once from the disk.
         digesting = asyncio.ensure_future(self._digested(run, staged, copy_to=None, told=False))
         try:
@@ -164,7 +172,7 @@ class Ingest:
     async def _compare(self, run: Run, staged: Path, stored: DiskFormat) -> None:
         virtual_size = run.results["inspect"]["virtual_size"]
         await self.converter.compare(
-            run.scratch / "source",
+            self._source(run),
             DiskFormat(run.results["inspect"]["format"]),
             staged,
             stored,
@@ -179,7 +187,7 @@ class Ingest:
     async def _publish(self, run: Run) -> Result:
         converted = run.results["verify"]
         blob_id = BlobId(run.job.id)
-        image_id = _image_id(run.job)
+        image_id = image_of(run.job)
         run.committing = True
         await asyncio.to_thread(self.blobs.publish, converted["token"], blob_id)
         blob = Blob(id=blob_id, digests=digests_of_json(converted))
@@ -216,6 +224,16 @@ class Ingest:
 
     # --- parts ---------------------------------------------------------------------------------------------------
 
+    def _source(self, run: Run) -> Path:
+        """The file that becomes the image."""
+        return run.scratch / "source"
+
+    async def _at_hand(self, run: Run) -> Path:
+        source = self._source(run)
+        if not await asyncio.to_thread(source.exists):
+            await self._fetch(run)  # fetched by a worker on another machine, whose scratch folder this is not
+        return source
+
     def _stored_format(self, source: DiskFormat) -> DiskFormat:
         wanted = self.settings.imports.format
         if wanted == "keep" or source in (DiskFormat.ISO, DiskFormat.QCOW2 if wanted == "qcow2" else DiskFormat.RAW):
@@ -248,9 +266,9 @@ class Ingest:
         )
 
     def _image_in(self, c: Connection, job: Job) -> Image:
-        image = self.images.by_id_in(c, _image_id(job))
+        image = self.images.by_id_in(c, image_of(job))
         if image is None:
-            raise ImageNotFound(_image_id(job))
+            raise ImageNotFound(image_of(job))
         return image
 
 
@@ -281,7 +299,7 @@ def _source(job: Job) -> Source:
     )
 
 
-def _image_id(job: Job) -> ImageId:
+def image_of(job: Job) -> ImageId:
     if job.image_id is None:
         raise Superseded
     return ImageId(job.image_id)

@@ -5,7 +5,10 @@ from msgspec import Struct
 from calotype.blobs.stores import Stores
 from calotype.buckets.service import Buckets
 from calotype.disks.convert import Converter
+from calotype.disks.sandbox import Sandbox
+from calotype.fetch.fetcher import Fetcher
 from calotype.images.service import Images
+from calotype.jobs.kinds.remote_image import RemoteImages
 from calotype.settings import Settings
 
 
@@ -15,3 +18,6 @@ class Parts(Struct, frozen=True, kw_only=True):
     blobs: Stores
     buckets: Buckets
     converter: Converter
+    sandbox: Sandbox
+    fetcher: Fetcher  # of what users name
+    remote: RemoteImages

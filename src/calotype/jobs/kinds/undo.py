@@ -6,11 +6,13 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
+from calotype.images import marks
 from calotype.images.model import ImageId
 from calotype.images.service import Images
 from calotype.jobs.model import Job, JobType
 from calotype.jobs.run import upload_id
 from calotype.jobs.service import Undo
+from calotype.jobs.tasks import task_id
 
 
 def undo_table(images: Images) -> Mapping[JobType, Undo]:
@@ -18,6 +20,9 @@ def undo_table(images: Images) -> Mapping[JobType, Undo]:
         JobType.IMPORT: partial(_abandon, images, "deleted"),  # it made the image
         JobType.COPY: partial(_abandon, images, "deleted"),
         JobType.REGISTER: partial(_abandon, images, "queued"),  # the image waits for bytes again
+        JobType.INTEROPERABLE: partial(_break, images),
+        JobType.REPLICATE: _break_marks,  # the image stays as it is, with the stores that have it by then
+        JobType.TASK: partial(_abandon, images, "deleted"),
         JobType.EXPORT: _nothing,  # it changes nothing in the catalogue
     }
 
@@ -25,6 +30,16 @@ def undo_table(images: Images) -> Mapping[JobType, Undo]:
 def _abandon(images: Images, to: Literal["queued", "deleted"], c: Connection, job: Job, now: int) -> None:
     if job.image_id is not None:
         images.abandon_in(c, ImageId(job.image_id), upload_id(job), to=to, now=now)
+
+
+def _break(images: Images, c: Connection, job: Job, now: int) -> None:
+    _abandon(images, "queued", c, job, now)
+    _break_marks(c, job, now)
+
+
+def _break_marks(c: Connection, job: Job, now: int) -> None:
+    if job.image_id is not None:
+        marks.break_in(c, job.image_id, task_id(job.id), now)
 
 
 def _nothing(_c: Connection, _job: Job, _now: int) -> None:

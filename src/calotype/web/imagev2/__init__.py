@@ -2,7 +2,20 @@
 
 from typing import Final
 
-from calotype.web.imagev2 import actions, data, images, info, members, schemas, tags, versions
+from calotype.web.imagev2 import (
+    actions,
+    data,
+    images,
+    imports,
+    info,
+    members,
+    metadefs,
+    schemas,
+    stores,
+    tags,
+    tasks,
+    versions,
+)
 from calotype.web.route import Route
 
 ROUTES: Final[list[Route]] = [
@@ -10,8 +23,12 @@ ROUTES: Final[list[Route]] = [
     *schemas.ROUTES,
     *images.ROUTES,
     *data.ROUTES,
+    *imports.ROUTES,
+    *tasks.ROUTES,
     *tags.ROUTES,
     *members.ROUTES,
     *actions.ROUTES,
     *info.ROUTES,
+    *stores.ROUTES,
+    *metadefs.ROUTES,
 ]

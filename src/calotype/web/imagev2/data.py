@@ -10,8 +10,10 @@ from starlette.types import Receive, Scope, Send
 
 from calotype.blobs.download import parse_range, stream
 from calotype.blobs.local import BlobReader
-from calotype.errors import Forbidden, Invalid, UnsupportedMedia, UploadCut
+from calotype.errors import Forbidden, Invalid, NotFound, UnsupportedMedia, UploadCut
 from calotype.images.model import Image
+from calotype.images.remote import RemoteReader
+from calotype.jobs.kinds.imports import STAGED
 from calotype.web.imagev2 import bodies
 from calotype.web.request import app_of, caller
 from calotype.web.route import Route
@@ -29,8 +31,33 @@ async def upload(request: Request) -> Response:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != OCTETS:
         raise UnsupportedMedia(f"image data wants the Content-Type {OCTETS}")
     announced = _announced(request)
-    await app.images.upload(caller(request), image_id, request.stream(), announced=announced, budget=app.budget)
+    store = _store(request)
+    chunks = request.stream()
+    await app.images.upload(caller(request), image_id, chunks, announced=announced, budget=app.budget, store=store)
     return Response(status_code=204)
+
+
+async def stage(request: Request) -> Response:
+    """As `upload`, but the bytes wait for the import that is asked for next."""
+    app = app_of(request)
+    image_id = request.path_params["image_id"]
+    if STAGED not in app.imports.methods:
+        raise NotFound("the glance-direct method is not offered here")
+    await app.images.expects_bytes(caller(request), image_id)
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != OCTETS:
+        raise UnsupportedMedia(f"image data wants the Content-Type {OCTETS}")
+    announced = _announced(request)
+    await app.images.stage(caller(request), image_id, request.stream(), announced=announced, budget=app.budget)
+    return Response(status_code=204)
+
+
+def _store(request: Request) -> str:
+    """The store that is to hold the bytes. Raises `Invalid`."""
+    stores = app_of(request).blobs
+    name = request.headers.get("x-image-meta-store") or stores.default
+    if name not in stores.writable:
+        raise Invalid(f"x-image-meta-store: wants one of {', '.join(stores.writable)}")
+    return name
 
 
 def _announced(request: Request) -> int | None:
@@ -52,48 +79,68 @@ def _count(request: Request, header: str) -> int | None:
 
 async def download(request: Request) -> Response:
     image, reader = await app_of(request).images.open(caller(request), request.path_params["image_id"])
-    if reader is None:
+    if reader is None and not image.lies_elsewhere:
         return Response(status_code=204)
     try:
-        return _answer(request, image, reader)
+        return await _answer(request, image, reader)
     except BaseException:
-        reader.close()
+        if reader is not None:
+            reader.close()
         raise
 
 
-def _answer(request: Request, image: Image, reader: BlobReader) -> Response:
-    etag = f'"{image.checksum}"'
-    headers = {"ETag": etag, "Accept-Ranges": "bytes"}
-    if _names(request.headers.get("if-none-match"), etag):
-        reader.close()
-        return Response(status_code=304, headers=headers)
+async def _answer(request: Request, image: Image, reader: BlobReader | None) -> Response:
+    """`reader`: None where the bytes lie elsewhere."""
+    size = (image.size or 0) if reader is None else reader.size
+    etag = f'"{image.checksum}"' if image.checksum else ""
+    headers = {"Accept-Ranges": "bytes", **({"ETag": etag} if etag else {})}
+    if etag and _names(request.headers.get("if-none-match"), etag):
+        return _without_bytes(304, headers, reader)
     whole = request.headers.get("if-range", etag) != etag
-    asked = None if whole else parse_range(request.headers.get("range"), reader.size)
-    first, last = asked or (0, reader.size - 1)
-    if asked is None:
-        headers["Content-MD5"] = image.checksum or ""  # in hex, as upstream has it
-    else:
-        headers["Content-Range"] = f"bytes {first}-{last}/{reader.size}"
+    asked = None if whole else parse_range(request.headers.get("range"), size)
+    first, last = asked or (0, size - 1)
+    if asked is not None:
+        headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+    elif image.checksum:
+        headers["Content-MD5"] = image.checksum  # in hex, as upstream has it
     headers["Content-Length"] = str(last - first + 1)
     status = 200 if asked is None else 206
     if request.method == "HEAD":
+        return _without_bytes(status, headers, reader)
+    if reader is None:
+        remote = await app_of(request).locations.open(image, first, last)
+        return _Watched(request, image, remote.stream(), status, headers, remote)
+    return _Watched(request, image, stream(reader, first, last - first + 1), status, headers)
+
+
+def _without_bytes(status: int, headers: dict[str, str], reader: BlobReader | None) -> Response:
+    if reader is not None:
         reader.close()
-        return Response(status_code=status, headers=headers, media_type=OCTETS)
-    content = stream(reader, first, last - first + 1)
-    return _Watched(request, image, content, status, headers)
+    return Response(status_code=status, headers=headers, media_type=None if status == 304 else OCTETS)
 
 
 class _Watched(StreamingResponse):
     """Bytes of an image, as long as the caller may have them; when no longer, the connection is cut."""
 
     def __init__(
-        self, request: Request, image: Image, content: AsyncIterator[bytes], status: int, headers: dict[str, str]
+        self,
+        request: Request,
+        image: Image,
+        content: AsyncIterator[bytes],
+        status: int,
+        headers: dict[str, str],
+        remote: RemoteReader | None = None,
     ) -> None:
         super().__init__(content, status, headers=headers, media_type=OCTETS)
         self._watched = app_of(request).downloads.watched(caller(request), image.id)
+        self._closing = contextlib.nullcontext() if remote is None else contextlib.closing(remote)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with contextlib.suppress(Forbidden), self._watched:  # the status is sent: a body that ends early tells it
+        with (
+            contextlib.suppress(Forbidden),  # the status is sent: a body that ends early tells it
+            self._closing,  # also where nothing was read: the client was gone before the first byte
+            self._watched,
+        ):
             await super().__call__(scope, receive, send)
 
 
@@ -112,6 +159,17 @@ ROUTES: Final[list[Route]] = [
         family="imagev2",
         permission=("ims:images:get", "ims:images:update", "ims:images:upload"),
         summary="Upload image data",
+        reads=bodies.UPLOADING,
+        takes=bodies.OCTETS,
+        status=204,
+    ),
+    Route(
+        method="PUT",
+        path="/v2/images/{image_id}/stage",
+        handler=stage,
+        family="imagev2",
+        permission=("ims:images:get", "ims:images:update", "ims:images:upload"),
+        summary="Stage image data",
         reads=bodies.UPLOADING,
         takes=bodies.OCTETS,
         status=204,

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from calotype.errors import MalformedBody, UnsupportedMedia
 from calotype.images import attributes, patch
 from calotype.images.dialect import Dialect
-from calotype.images.model import DEFAULT_OS_VERSION, ImageCreate, ImageId
+from calotype.images.model import DEFAULT_OS_VERSION, Image, ImageCreate, ImageId
 from calotype.images.os_versions import find
 from calotype.images.query import parse
 from calotype.images.view import image_view
@@ -33,8 +33,15 @@ async def create_image(request: Request) -> Response:
     if owner is not None:
         owner = attributes.project_id("owner", owner)
     image = await app.images.create(caller(request), spec, project_id=owner)
-    location = f"{base_url(request)}/v2/images/{image.id}"
-    return json(image_view(image), status=201, headers={"Location": location})
+    headers = {"Location": f"{base_url(request)}/v2/images/{image.id}"}
+    if app.imports.methods:
+        headers["OpenStack-image-import-methods"] = ",".join(app.imports.methods)
+    headers["OpenStack-image-store-ids"] = ",".join(app.blobs.ids)
+    return json(_view(request, image), status=201, headers=headers)
+
+
+def _view(request: Request, image: Image) -> dict[str, Any]:
+    return image_view(image) | app_of(request).locations.told(caller(request), image)
 
 
 def created_from(
@@ -84,7 +91,7 @@ async def list_images(request: Request) -> Response:
     always = images.dialect.listed_as
     kept = [*always, *(pair for pair in parameters if pair[0] != "marker" and pair not in always)]
     document: dict[str, Any] = {
-        "images": [image_view(image) for image in page.images],
+        "images": [_view(request, image) for image in page.images],
         "schema": "/v2/schemas/images",
         "first": _link(kept),
     }
@@ -98,7 +105,8 @@ def _link(parameters: list[tuple[str, str]]) -> str:
 
 
 async def show_image(request: Request) -> Response:
-    return json(image_view(await app_of(request).images.get(caller(request), request.path_params["image_id"])))
+    app = app_of(request)
+    return json(_view(request, await app.images.show(caller(request), request.path_params["image_id"], app.fast)))
 
 
 async def update_image(request: Request) -> Response:
@@ -106,13 +114,16 @@ async def update_image(request: Request) -> Response:
     if media_type not in (patch.V2_1, patch.V2_0):
         raise UnsupportedMedia(f"a patch of an image wants the Content-Type {patch.V2_1} or {patch.V2_0}")
     operations = patch.parse(await body(request, list[Any]), media_type=media_type)
-    image = await app_of(request).images.patch(caller(request), request.path_params["image_id"], operations)
-    return json(image_view(image))
+    app = app_of(request)
+    patching = app.locations if any(operation.name == "locations" for operation in operations) else app.images
+    return json(_view(request, await patching.patch(caller(request), request.path_params["image_id"], operations)))
 
 
 async def delete_image(request: Request) -> Response:
     """A body, which IMS clients send ({"delete_backup": …}), says nothing about images as they are here: not read."""
-    await app_of(request).images.delete(caller(request), request.path_params["image_id"])
+    app, image_id = app_of(request), request.path_params["image_id"]
+    await app.images.delete(caller(request), image_id)
+    await app.jobs.give_up_on(image_id.lower(), "the image was deleted")
     return Response(status_code=204)
 
 

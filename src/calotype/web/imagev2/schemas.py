@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from calotype.images.attributes import CONTAINER_FORMATS, DISK_FORMATS, LONGEST
 from calotype.images.model import ImageStatus, MemberStatus, Visibility
+from calotype.jobs.model import TASK_TYPES
 from calotype.web.request import json
 from calotype.web.route import Route
 
@@ -106,6 +107,28 @@ MEMBER: Final[dict[str, Any]] = {
 }
 
 
+TASK: Final[dict[str, Any]] = {
+    "name": "task",
+    "properties": {
+        "id": _property("string", "An identifier for the task", pattern=UUID),
+        "type": _property("string", "What the task does", enum=sorted(set(TASK_TYPES.values()))),
+        "status": _property("string", "How it stands", enum=["pending", "processing", "success", "failure"]),
+        "input": _property(["null", "object"], "What was asked for"),
+        "result": _property(["null", "object"], "What came of it"),
+        "owner": _property("string", "The project that the task is of"),
+        "message": _property("string", "Why it failed, and what to do; else empty"),
+        "image_id": _property("string", "The image that it is about"),
+        "request_id": _property("string", "The request that asked for it"),
+        "user_id": _property("string", "The user who asked for it"),
+        "expires_at": _property(["null", "string"], "When its record may be removed"),
+        "created_at": _property("string", "When it was asked for"),
+        "updated_at": _property("string", "When it ended; before that, when it was asked for"),
+        "self": {"readOnly": True, "type": "string"},
+        "schema": {"readOnly": True, "type": "string"},
+    },
+}
+
+
 def _collection(name: str, item: dict[str, Any], *, paged: bool) -> dict[str, Any]:
     links = [{"rel": "describedby", "href": "{schema}"}]
     properties: dict[str, Any] = {name: {"type": "array", "items": item}, "schema": {"type": "string"}}
@@ -115,11 +138,17 @@ def _collection(name: str, item: dict[str, Any], *, paged: bool) -> dict[str, An
     return {"name": name, "properties": properties, "links": links}
 
 
+def _without(item: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {**item, "properties": {name: told for name, told in item["properties"].items() if name not in names}}
+
+
 SCHEMAS: Final[dict[str, dict[str, Any]]] = {
     "image": IMAGE,
     "images": _collection("images", IMAGE, paged=True),
     "member": MEMBER,
     "members": _collection("members", MEMBER, paged=False),
+    "task": TASK,
+    "tasks": _collection("tasks", _without(TASK, "input", "result", "message"), paged=True),
 }
 
 

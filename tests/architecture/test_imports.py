@@ -18,7 +18,7 @@ MAY_IMPORT: Final = {
     "buckets": {"db", "blobs", "identity"},
     "disks": set(),
     "fetch": {"blobs"},
-    "images": {"db", "blobs", "disks", "identity"},
+    "images": {"db", "blobs", "disks", "fetch", "identity"},
     "jobs": {"db", "blobs", "buckets", "disks", "fetch", "identity", "images"},
     "metadefs": {"db", "identity"},
     "web": {"db", "blobs", "buckets", "disks", "fetch", "identity", "images", "jobs", "metadefs"},

@@ -216,6 +216,21 @@ class Stores:
         """Remove the bytes from one store, if they are there. The caller knows that no image counts on them."""
         self._folder(store).delete(blob_id)
 
+    def set_aside(self, blob_id: BlobId, store: str) -> str:
+        """Take a blob's file out of one store, in no time however large it is; durable on return.
+
+        Returns the token to discard it with. Nothing happens when there is no file."""
+        folder, token = self._folder(store), f"u{uuid4().hex}"
+        source = folder.path(blob_id)
+        try:
+            source.rename(folder.staging_path(token))
+            sync_folder(source.parent)
+        except FileNotFoundError:
+            return token
+        except OSError as error:
+            raise storage_fault(error) from error
+        return token
+
     def list_blobs(self) -> Iterator[StoredBlob]:
         """Every blob in every store, in no order; one that comes or goes meanwhile may be missing."""
         for name, folder in self._folders.items():

@@ -13,10 +13,18 @@ from msgspec.structs import replace
 from sqlalchemy import Connection, text
 
 from calotype.blobs.model import Blob, BlobId, Digests
-from calotype.errors import DuplicateImage, ImageInUse, ImageNotFound, ImageProtected, NotImageOwner, WrongStatus
+from calotype.errors import (
+    DuplicateImage,
+    ImageInUse,
+    ImageNotFound,
+    ImageProtected,
+    LiesElsewhere,
+    NotImageOwner,
+    WrongStatus,
+)
 from calotype.identity.model import Caller, ProjectId
 from calotype.images import attributes, quota, sql
-from calotype.images.model import Image, ImageCreate, ImageId, ImageStatus, Staged, UploadId
+from calotype.images.model import Image, ImageCreate, ImageId, ImageStatus, Location, Staged, UploadId
 from calotype.images.os_versions import os_attributes
 from calotype.settings import LOCAL, ImageSettings, Settings
 
@@ -217,11 +225,13 @@ class Lifecycle:
         image = self._locked(connection, image_id)
         if image.status is not ImageStatus.QUEUED:
             raise WrongStatus(now=image.status, wanted="only a queued image can become a copy")
-        origin = sql.image(connection, source.id)
-        if origin is not None and origin.has_bytes and not origin.stores:
-            raise WrongStatus(now="elsewhere", wanted="its bytes lie at a URL; import it with copy-image first")
-        if origin is None or not origin.has_bytes or not sql.lock_blob(connection, origin.blob_id or ""):
+        if not sql.lock_blob(connection, source.blob_id or ""):
             raise ImageNotFound(source.id)
+        origin = sql.image(connection, source.id)  # after the lock: its stores are those that hold it until the end
+        if origin is None or not origin.has_bytes or origin.blob_id != source.blob_id:
+            raise ImageNotFound(source.id)
+        if origin.lies_elsewhere:
+            raise LiesElsewhere("the bytes of the image lie at a URL; upload it as an image of its own, then copy that")
         attributes.min_disk_holds(image.min_disk, origin.virtual_size)
         quota.change(connection, image.project_id, self.limits, stored_bytes=origin.size or 0)
         after = replace(
@@ -237,6 +247,49 @@ class Lifecycle:
             container_format=image.container_format or origin.container_format,
         )
         return self._activate(connection, image, after, now)
+
+    def point_in(
+        self,
+        connection: Connection,
+        image: Image,
+        locations: tuple[Location, ...],
+        digests: Digests,
+        *,
+        virtual_size: int,
+        now: int,
+    ) -> Image:
+        """Make an image, queued or held by the caller's job, active on bytes that lie at URLs. They count nothing in
+        the quota and are joined with no others. Of `digests`, all but the size may be empty: not known.
+
+        Raises `WrongStatus`, `InvalidSize` when `min_disk` does not hold the virtual disk.
+        """
+        attributes.min_disk_holds(image.min_disk, virtual_size)
+        self._count(connection, image, -image.reserved_bytes)
+        blob = Blob(id=BlobId(uuid4().hex), digests=digests, location=locations[0].store)
+        sql.insert_blob(connection, blob, now)
+        after = replace(
+            image.moved_to(ImageStatus.ACTIVE),
+            size=digests.size,
+            virtual_size=virtual_size,
+            checksum=digests.md5 or None,
+            hash_algorithm=digests.hash_algorithm or None,
+            hash_value=digests.hash_value or None,
+            blob_id=blob.id,
+            stores=(),
+            locations=locations,
+        )
+        return self._activate(connection, image, after, now)
+
+    def uncounted_in(self, connection: Connection, blob_id: BlobId, store: str) -> bool:
+        """Whether no image counts on the copy of a blob in a store. If so its row no longer names the store, and no
+        image begins to count on it before this transaction ends."""
+        sql.lock_blob(connection, blob_id)
+        counted = sql.stores_of_blobs(connection, [blob_id]).get(blob_id, set())
+        if store in counted:
+            return False
+        if counted:
+            sql.run(connection, sql.MOVE_BLOB, id=blob_id, gone=store, location=min(counted))
+        return True
 
     def abandon_in(
         self,
@@ -292,6 +345,10 @@ class Lifecycle:
         """Uploads and jobs that are bringing bytes to an image, and names of staged bytes that are waited for."""
         rows = connection.execute(text(sql.OPEN_UPLOADS)).all()
         return {name for row in rows for name in (row.upload_id, sql.staged_token(row.staged)) if name}
+
+    def counted_in(self, connection: Connection, ids: list[BlobId]) -> dict[BlobId, set[str]]:
+        """In which stores images count on these blobs. Give at most a few thousand at once."""
+        return sql.stores_of_blobs(connection, ids)
 
     def known_blob_ids_in(self, connection: Connection, ids: list[BlobId]) -> set[BlobId]:
         """Which of these blobs have a row. Give at most a few thousand at once."""

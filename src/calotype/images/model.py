@@ -132,6 +132,11 @@ class Image(Struct, frozen=True, kw_only=True):
         return self.status in (ImageStatus.ACTIVE, ImageStatus.DEACTIVATED)
 
     @property
+    def lies_elsewhere(self) -> bool:
+        """Whether no store of the service holds its bytes: it points at URLs."""
+        return self.has_bytes and not self.stores
+
+    @property
     def stored_bytes(self) -> int:
         """What it counts for in the quota; bytes that lie elsewhere do not."""
         return (self.size or 0) if self.has_bytes and self.stores else 0
@@ -165,11 +170,13 @@ class Member(Struct, frozen=True, kw_only=True):
 
 
 class Operation(Struct, frozen=True, kw_only=True):
-    """One step of a patch: what to do with the attribute `name`. `value` is None when removing."""
+    """One step of a patch: what to do with the attribute `name`. `value` is None when removing; `position` is said of
+    `locations` only, whose elements can be addressed."""
 
     op: Literal["add", "replace", "remove"]
     name: str
     value: object = None
+    position: str | None = None
 
 
 class TimeFilter(Struct, frozen=True, kw_only=True):

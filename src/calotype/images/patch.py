@@ -73,21 +73,22 @@ def _operation(element: object, media_type: str) -> Operation:
             raise MalformedBody(f"op: wants one of {', '.join(OPERATIONS)}")
     if op != "remove" and "value" not in element:
         raise MalformedBody(f'an operation "{op}" wants a member named "value"')
-    return Operation(op=op, name=_attribute(path), value=None if op == "remove" else element["value"])
+    name, position = _attribute(path)
+    return Operation(op=op, name=name, value=None if op == "remove" else element["value"], position=position)
 
 
-def _attribute(path: object) -> str:
-    """The one segment of a JSON pointer."""
+def _attribute(path: object) -> tuple[str, str | None]:
+    """The one segment of a JSON pointer; of `locations`, which have elements, also what follows it."""
     if not isinstance(path, str) or not path.startswith("/"):
         raise MalformedBody("path: wants a string that begins with /")
     if re.search(r"~(?![01])", path):
         raise MalformedBody("path: ~ stands only before 0 or 1")
     segments = [part.replace("~1", "/").replace("~0", "~") for part in path[1:].split("/")]
     if segments[0] == "locations":
-        raise ReadOnlyAttribute("attribute 'locations' is read-only: where the bytes are is the service's affair")
+        return segments[0], "/".join(segments[1:]) if len(segments) > 1 else None
     if len(segments) != 1 or not segments[0].strip():
         raise MalformedBody("path: wants one attribute, as in /name")
-    return segments[0]
+    return segments[0], None
 
 
 def _base(image: Image, operation: Operation, *, may_publish: bool, most_tags: int) -> Image:

@@ -7,7 +7,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from sqlalchemy import Connection, Row, bindparam, text
 
-from calotype.blobs.model import Blob, BlobId
+from calotype.blobs.model import Blob, BlobId, Digests
+from calotype.errors import BlobNotFound
 from calotype.identity.model import ProjectId
 from calotype.images.model import (
     Image,
@@ -33,6 +34,9 @@ EXISTS (SELECT 1 FROM image_members o WHERE o.image_id = i.id) AS has_members
 
 # An image whatever its state, tombstones too.
 SELECT = f"SELECT {COLUMNS} FROM images i WHERE i.id = :id"  # noqa: S608 - constants
+
+# The hot read of an image by its id; also run by the raw drivers (see db/fast.py), hence no named parameter.
+QUERY: Final = f"SELECT {COLUMNS} FROM images i WHERE i.id = ?"  # noqa: S608 - constants
 
 # An image that a caller may see.
 SELECT_VISIBLE = f"""
@@ -153,6 +157,19 @@ SELECT upload_id, staged FROM images
 
 # Which stores the images of a blob count on.
 STORES_OF_BLOB = "SELECT stores FROM images WHERE blob_id = :blob_id"
+STORES_OF_BLOBS = text("SELECT blob_id, stores FROM images WHERE blob_id IN :ids").bindparams(
+    bindparam("ids", expanding=True)
+)
+
+# The store that a blob's row names holds it no longer.
+MOVE_BLOB = "UPDATE blobs SET location = :location WHERE id = :id AND location = :gone"
+
+# What bytes that lie elsewhere are, once they were read whole.
+PIN_BLOB = """
+UPDATE blobs SET md5 = :md5, hash_algorithm = :hash_algorithm, hash_value = :hash_value
+ WHERE id = :id AND hash_value = ''
+"""
+SELECT_DIGESTS = "SELECT size, md5, hash_algorithm, hash_value FROM blobs WHERE id = :id"
 
 # How many images of a project bytes are being brought to. By ix_images_project_status.
 COUNT_ARRIVING = """
@@ -308,6 +325,37 @@ def known_blobs(connection: Connection, ids: Sequence[str]) -> set[BlobId]:
     return {BlobId(row.id) for row in connection.execute(KNOWN_BLOBS, {"ids": list(ids)})} if ids else set()
 
 
+def stores_of_blobs(connection: Connection, ids: Sequence[str]) -> dict[BlobId, set[str]]:
+    """The stores that the images of these blobs count on. Give at most a few thousand at once."""
+    counted: dict[BlobId, set[str]] = {}
+    if ids:
+        for row in connection.execute(STORES_OF_BLOBS, {"ids": list(ids)}):
+            counted.setdefault(BlobId(row.blob_id), set()).update(_TAGS.decode(row.stores))
+    return counted
+
+
+def blob_digests(connection: Connection, blob_id: str) -> Digests:
+    """Of a blob that lies elsewhere and was not read yet, only the size. Raises `BlobNotFound`."""
+    row = connection.execute(text(SELECT_DIGESTS), {"id": blob_id}).one_or_none()
+    if row is None:
+        raise BlobNotFound(blob_id)
+    return Digests(size=row.size, md5=row.md5, hash_algorithm=row.hash_algorithm, hash_value=row.hash_value)
+
+
+def place(connection: Connection, image: Image, now: int) -> None:
+    """Store where the bytes of an image lie now."""
+    run(
+        connection,
+        PLACE,
+        id=image.id,
+        version=image.version,
+        stores=encoded(image.stores),
+        locations=encoded(image.locations),
+        properties=encoded(image.properties),
+        now=now,
+    )
+
+
 def member(connection: Connection, image_id: str, member_id: str) -> Member | None:
     params = {"image_id": image_id, "member_id": member_id}
     row = connection.execute(text(SELECT_MEMBER), params).one_or_none()
@@ -322,7 +370,42 @@ def members(connection: Connection, image_id: str) -> tuple[Member, ...]:
     return tuple(to_member(row) for row in connection.execute(text(SELECT_MEMBERS), {"image_id": image_id}))
 
 
-def to_image(row: Row[Any]) -> Image:
+class _Raw(NamedTuple):
+    """A row of `QUERY` as the raw drivers give it: the columns in their order."""
+
+    id: str
+    project_id: str
+    name: str | None
+    status: str
+    visibility: str
+    protected: bool
+    hidden: bool
+    disk_format: str | None
+    container_format: str | None
+    min_disk: int
+    min_ram: int
+    size: int | None
+    virtual_size: int | None
+    checksum: str | None
+    hash_algorithm: str | None
+    hash_value: str | None
+    blob_id: str | None
+    upload_id: str | None
+    reserved_bytes: int
+    properties: str
+    tags: str
+    created_at: int
+    updated_at: int
+    active_at: int | None
+    deleted_at: int | None
+    version: int
+    stores: str
+    locations: str
+    staged: str | None
+    has_members: bool
+
+
+def to_image(row: Row[Any] | _Raw) -> Image:
     return Image(
         id=ImageId(row.id),
         project_id=ProjectId(row.project_id),
@@ -355,6 +438,11 @@ def to_image(row: Row[Any]) -> Image:
         deleted_at=row.deleted_at,
         version=row.version,
     )
+
+
+def raw_image(row: Sequence[Any]) -> Image:
+    """The image of a row of `QUERY`."""
+    return to_image(_Raw(*row))
 
 
 def to_member(row: Row[Any]) -> Member:

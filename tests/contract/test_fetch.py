@@ -310,9 +310,12 @@ def test_a_header_that_is_the_fetchers_own_is_a_mistake_of_the_program(name: str
         fetcher_for(source).open(source.url(), headers={name: "x"})
 
 
-async def test_a_head_request_tells_the_size_without_the_bytes() -> None:
-    with Source(whole(BODY, ETag='"1"')) as source:
-        told = await fetcher_for(source).head(source.url())
+def test_a_head_request_tells_the_size_without_the_bytes() -> None:
+    with (
+        Source(whole(BODY, ETag='"1"')) as source,
+        fetcher_for(source).open(source.url(), method="HEAD") as told,
+    ):
+        assert list(told.chunks()) == []
 
     assert (told.status, told.size, told.headers["etag"]) == (200, len(BODY), '"1"')
     assert source.asked[0].method == "HEAD"
@@ -426,6 +429,29 @@ def test_a_body_in_chunks_is_put_together(pieces: list[bytes], body: bytes) -> N
     ):
         assert b"".join(answer.chunks()) == body
         assert answer.size is None
+
+
+def test_a_body_that_comes_byte_by_byte_is_gathered() -> None:
+    with (
+        Source(lambda _: [head(Transfer_Encoding="chunked"), b"1\r\na\r\n" * 200_000, b"0\r\n\r\n"]) as source,
+        fetcher_for(source).open(source.url()) as answer,
+    ):
+        chunks = list(answer.chunks())
+
+    assert b"".join(chunks) == b"a" * 200_000
+    assert len(chunks) == 4
+
+
+def test_what_came_before_a_break_is_passed_on() -> None:
+    with (
+        Source(lambda _: [head(Content_Length=4), b"abc"]) as source,
+        fetcher_for(source).open(source.url()) as answer,
+    ):
+        chunks = answer.chunks()
+
+        assert next(chunks) == b"abc"
+        with pytest.raises(SourceUnavailable):
+            next(chunks)
 
 
 def test_a_body_without_a_length_ends_with_the_connection() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from calotype.errors import (
     CalotypeError,
@@ -350,3 +351,11 @@ def test_credentials_are_sent_with_every_part(target: Path) -> None:
         fetcher_for(source).download(source.url(), target, most_bytes=MOST, headers={"X-Auth-Token": "secret"})
 
     assert [asked.headers["x-auth-token"] for asked in source.asked] == ["secret", "secret"]
+
+
+def test_no_secret_of_a_url_is_in_the_log_of_a_download_that_was_interrupted(target: Path) -> None:
+    with Source(in_turn(busy(), whole(BODY))) as source, capture_logs() as events:
+        fetcher_for(source).download(source.url("/disk?token=secret"), target, most_bytes=MOST)
+
+    assert [event["event"] for event in events] == ["fetch_interrupted"]
+    assert "secret" not in str(events)

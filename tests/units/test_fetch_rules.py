@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from calotype.fetch.rules import Rules, is_public
 from calotype.fetch.url import Url
-from calotype.settings import FetchSettings, WrongSetting
+from calotype.settings import FetchSettings, WrongSetting, load
 
 PUBLIC = ["93.184.215.14", "1.1.1.1", "8.8.8.8", "2606:4700:4700::1111", "2a00:1450:4001:80b::200e", "64:ff9b::1.1.1.1"]
 NOT_PUBLIC = {
@@ -155,6 +155,7 @@ def test_an_entry_allows_no_more_than_it_says(entry: str, url: str, address: str
         ("1.0.0.0/8", "http://a.example/", "1.1.1.1"),
         ("1.1.1.1:80", "http://a.example/", "1.1.1.1"),
         ("1.1.1.1", "http://1.1.1.1/", "1.1.1.1"),
+        ("1.1.1.1", "http://a.example/", "64:ff9b::1.1.1.1"),
     ],
 )
 def test_what_is_denied_is_refused_also_where_it_is_allowed(entry: str, url: str, address: str) -> None:
@@ -211,6 +212,14 @@ def test_an_entry_that_is_none_stops_the_start_with_its_name(setting: str, entry
 
     with pytest.raises(WrongSetting, match=f"fetch.{setting}"):
         rules(**values)
+
+
+def test_lists_are_written_with_commas_in_the_environment() -> None:
+    environment = {"CALOTYPE_FETCH_ALLOW": "127.0.0.1:8080, *.files.example", "CALOTYPE_FETCH_PORTS": "80,8080"}
+
+    settings = load(environment).fetch
+
+    assert (settings.allow, settings.ports) == (("127.0.0.1:8080", "*.files.example"), (80, 8080))
 
 
 @given(st.ip_addresses(v=4))

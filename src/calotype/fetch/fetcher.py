@@ -1,6 +1,5 @@
 """Fetches what users name: reads the URL, asks the rules, looks up, asks again, connects; anew on each redirect."""
 
-import asyncio
 import socket
 import ssl
 import threading
@@ -10,7 +9,6 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 import structlog
-from msgspec import Struct
 
 from calotype import VERSION
 from calotype.errors import FetchFailed, FetchRefused, SourceUnavailable
@@ -34,15 +32,6 @@ OWN_HEADERS: Final = frozenset(
     {"host", "connection", "accept-encoding", "range", "if-range", "content-length", "transfer-encoding", "expect"}
 )
 UNKNOWN_NAME: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
-
-
-class Head(Struct, frozen=True, kw_only=True):
-    """What a HEAD request told. Names of headers are lower-case."""
-
-    status: int
-    headers: Mapping[str, str]
-    size: int | None
-    url: str
 
 
 class Fetcher:
@@ -103,16 +92,6 @@ class Fetcher:
         )
         return download.into(target)
 
-    async def head(self, url: str, *, headers: Mapping[str, str] = NO_HEADERS) -> Head:
-        """What the source says of the bytes. For handlers: takes no longer than a connect and a read may together."""
-        within_s = self.settings.connect_timeout_s + self.settings.read_timeout_s
-
-        def ask() -> Head:
-            with self.opened(url, headers=headers, method="HEAD", clock=Clock(within_s, None)) as told:
-                return Head(status=told.status, headers=told.headers, size=told.size, url=told.url)
-
-        return await asyncio.to_thread(ask)
-
     def clock(self, cancelled: threading.Event | None = None) -> Clock:
         return Clock(self.settings.total_timeout_s, cancelled)
 
@@ -166,7 +145,7 @@ class Fetcher:
         )
         try:
             wire.send(_request(url, headers, offset, method))
-            return Fetched(written, url, wire, method=method, offset=offset)
+            return Fetched(written, wire, method=method, offset=offset)
         except BaseException:
             wire.close()
             raise

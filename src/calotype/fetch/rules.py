@@ -130,7 +130,8 @@ class Rules:
         for entry in self.trusted:
             if self._on_port(entry, url.port) and (entry.holds(address) or entry.names(url.host)):
                 return entry.holds(address) or _nameable(address)
-        if any(entry.holds(address) and entry.port in {None, url.port} for entry in self.deny):
+        meant = {address, _behind_nat64(address)}
+        if any(entry.holds(one) and entry.port in {None, url.port} for entry in self.deny for one in meant):
             return False
         if any(entry.holds(address) and self._on_port(entry, url.port) for entry in self.allow):
             return True
@@ -149,12 +150,18 @@ def is_public(address: Address) -> bool:
     """Whether an address is one of the internet's. IPv4 addresses inside IPv6 ones are judged too."""
     if isinstance(address, IPv6Address):
         if address in NAT64:
-            return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
+            return is_public(_behind_nat64(address))
         if address not in PUBLIC_V6:
             return False
         if (int(address) >> 32) & 0xFFFFFFFF in ISATAP and not is_public(IPv4Address(int(address) & 0xFFFFFFFF)):
             return False
     return address.is_global and not _within(address, NOT_PUBLIC)
+
+
+def _behind_nat64(address: Address) -> Address:
+    if isinstance(address, IPv6Address) and address in NAT64:
+        return IPv4Address(int(address) & 0xFFFFFFFF)
+    return address
 
 
 def _nameable(address: Address) -> bool:

@@ -11,13 +11,14 @@ from types import TracebackType
 from typing import Final, Self, cast
 
 from calotype.errors import FetchFailed, SourceUnavailable
-from calotype.fetch.url import Url
 from calotype.fetch.wire import READ_AHEAD_BYTES, Wire
 
-CHUNK_BYTES: Final = 256 * 1024
+PIECE_BYTES: Final = 256 * 1024  # of one read
+GATHERED_BYTES: Final = 64 * 1024  # a source may send byte by byte; what follows shall not have to work so
+CHUNK_BYTES: Final = GATHERED_BYTES + PIECE_BYTES
 MOST_HEAD_BYTES: Final = 64 * 1024
 # Of one chunk as it is sent: a source may frame every byte of its own.
-MOST_FRAMED_BYTES: Final = 16 * CHUNK_BYTES
+MOST_FRAMED_BYTES: Final = 16 * PIECE_BYTES
 MOST_RETRY_AFTER_S: Final = 60.0
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 # Answers that may be another one later. All other refusals are final.
@@ -34,9 +35,8 @@ class Fetched:
     what was asked for, whether or not the source knows ranges. `url` is the last one after all redirects.
     """
 
-    def __init__(self, url: str, at: Url, wire: Wire, *, method: str, offset: int) -> None:
+    def __init__(self, url: str, wire: Wire, *, method: str, offset: int) -> None:
         self.url = url
-        self.at = at
         self.offset = offset
         self._wire = wire
         self._method = method
@@ -95,14 +95,32 @@ class Fetched:
             self._left = 0
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield all bytes from `offset` on, at most `CHUNK_BYTES` at once.
+        """Yield all bytes from `offset` on, at most `CHUNK_BYTES` at once; what comes in small pieces is gathered.
 
-        Raises `SourceUnavailable` when the connection breaks before the end, is silent or too slow; `FetchFailed`.
+        Raises `SourceUnavailable` when the connection breaks before the end, is silent or too slow; `FetchFailed`. What
+        came before that has been yielded.
         """
+        gathered: list[bytes] = []
+        size = 0
+        try:
+            for piece in self._pieces():
+                gathered.append(piece)
+                size += len(piece)
+                if size >= GATHERED_BYTES:
+                    yield b"".join(gathered)
+                    gathered, size = [], 0
+        except (SourceUnavailable, FetchFailed):
+            if gathered:
+                yield b"".join(gathered)
+            raise
+        if gathered:
+            yield b"".join(gathered)
+
+    def _pieces(self) -> Iterator[bytes]:
         while self._left != 0:
             self._wire.grant(MOST_FRAMED_BYTES + READ_AHEAD_BYTES)
             try:
-                data = self._response.read1(CHUNK_BYTES)
+                data = self._response.read1(PIECE_BYTES)
             except HTTPException as error:
                 raise SourceUnavailable("the source broke off") from error
             if not data:

@@ -1,12 +1,13 @@
 """The list query: pages by key, never by offset. Puts its statement together, which `sql` has no constants for.
 
 What a caller may see comes from a few *sources*, each with an index of its own: own images, public ones, shared ones.
-Each is asked for one page in order, and the database merges the pages. A property or a tag is looked up in the index
-that begins with project, name and value, so that a value no image has costs as little as one that all have.
+Each is asked for one page in order, and the database merges the pages. Where a filter names a value that few images
+have, whoever owns them, those few are the only source instead: an index look-up says so before. What is common is found
+soon by walking a source in order; so neither walks the table.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 from sqlalchemy import Connection, text
 
@@ -50,6 +51,11 @@ IMAGE_TYPE: Final[Mapping[str, str]] = {
     "private": f"(i.visibility <> 'public' AND NOT (i.visibility = 'shared' AND {HAS_MEMBERS}))",
 }
 NOTHING: Final = "1 = 0"
+THERE: Final = "status <> 'deleted'"  # tombstones are no images
+RARE: Final = 500  # images that have a value, up to which they are looked at one by one
+MOST_LOOKUPS: Final = 4  # values that are looked up to find a rare one; each costs at most RARE index entries
+# Filters by one column, with an index that begins with it.
+SELECTIVE: Final = ("name", "owner", "status")
 
 
 class _Params(dict[str, object]):
@@ -64,33 +70,86 @@ class _Params(dict[str, object]):
         return ", ".join(self.add(value) for value in values)
 
 
-def page(connection: Connection, caller: Caller, query: ImageQuery) -> Page:
+def page(connection: Connection, caller: Caller, query: ImageQuery, *, few: int = RARE) -> Page:
     """One page of what the caller may see. Raises `BadFilter` when the marker is no image that the caller may see."""
     marker = None if query.marker is None else _marker(connection, caller, query.marker)
     if query.limit == 0:
         return Page(images=())
+    statement, params = listing(caller, query, marker, rare(connection, query, few=few))
+    rows = connection.execute(text(statement), params).all()
+    images = tuple(sql.to_image(row) for row in rows[: query.limit])
+    return Page(images=images, next_marker=images[-1].id if len(rows) > query.limit else None)
+
+
+class Lookup(NamedTuple):
+    """A statement for the ids of all images, whoever's, that have what one filter asks for."""
+
+    ids: str
+    values: Mapping[str, object]
+
+
+def lookups(query: ImageQuery) -> list[Lookup]:
+    """One for each filter that an index serves, the most selective kinds first."""
+    found = []
+    if "id" in query.one_of:
+        found.append(_lookup("images", "id", query.one_of["id"]))
+    for name, value in query.properties:
+        if _is_stored(name):
+            where = "name = :d_name AND value = :d_value"
+            values = {"d_name": name, "d_value": sql.indexed(value)}
+            found.append(Lookup(f"SELECT image_id AS id FROM image_props WHERE {where}", values))  # noqa: S608 - as in `listing`
+    found.extend(
+        Lookup("SELECT image_id AS id FROM image_tags WHERE tag = :d_tag", {"d_tag": tag}) for tag in query.tags
+    )
+    found.extend(_lookup("images", name, query.one_of[name]) for name in SELECTIVE if name in query.one_of)
+    return found
+
+
+def _lookup(table: str, attribute: str, values: Sequence[str]) -> Lookup:
+    column = COLUMN[attribute].removeprefix("i.")
+    given = {f"d_{n}": value for n, value in enumerate(values)}
+    wanted = f"{column} IN ({', '.join(f':{name}' for name in given)})" if given else NOTHING
+    return Lookup(f"SELECT id FROM {table} WHERE {wanted} AND {THERE}", given)  # noqa: S608 - as in `listing`
+
+
+def rare(connection: Connection, query: ImageQuery, *, few: int = RARE) -> Lookup | None:
+    """The first look-up that finds `few` images or fewer."""
+    for lookup in lookups(query)[:MOST_LOOKUPS]:
+        counted = f"SELECT count(*) FROM (SELECT 1 FROM ({lookup.ids}) AS d LIMIT {few + 1}) AS few"  # noqa: S608 - as in `listing`
+        if connection.execute(text(counted), lookup.values).scalar_one() <= few:
+            return lookup
+    return None
+
+
+def listing(
+    caller: Caller, query: ImageQuery, marker: Image | None, rare: Lookup | None
+) -> tuple[str, dict[str, object]]:
+    """The statement for a page and one image more, and its parameters."""
     params = _Params()
     order = _order(query)
     conditions = _conditions(query, params)
     limit = params.add(query.limit + 1)
-    sources = _sources(caller, query, params)
-    if not sources:
-        return Page(images=())
+    if rare is None:
+        sources = _sources(caller, query, params)
+    else:
+        params |= rare.values
+        sources = [(f"({rare.ids}) d CROSS JOIN images i", ["i.id = d.id", _listed(caller, query, params)])]
     keys = ", ".join(f"{SORTED[key]} AS sort_{n}" for n, (key, _) in enumerate(order))
     merged = ", ".join(f"sort_{n} {direction}" for n, (_, direction) in enumerate(order))
     parts = []
-    for number, (tables, mine) in enumerate(sources):
+    for tables, mine in sources:
         inner = ", ".join(f"{_driven(SORTED[key], tables)} {direction}" for key, direction in order)
         later = [] if marker is None else [_after(marker, order, params, tables)]
         where = " AND ".join([*mine, *later, *conditions])
         parts.append(
-            f"SELECT * FROM (SELECT {sql.COLUMNS}, {keys} FROM {tables} WHERE {where}"  # noqa: S608 - names are constants, values parameters
-            f" ORDER BY {inner} LIMIT {limit}) AS s{number}"
+            f"SELECT {sql.COLUMNS}, {keys} FROM {tables} WHERE {where}"  # noqa: S608 - names are constants, values parameters
+            f" ORDER BY {inner} LIMIT {limit}"
         )
+    if len(parts) == 1:
+        return parts[0], params
+    parts = [f"SELECT * FROM ({part}) AS s{number}" for number, part in enumerate(parts)]  # noqa: S608 - as above
     statement = f"SELECT * FROM ({' UNION ALL '.join(parts)}) AS merged ORDER BY {merged} LIMIT {limit}"  # noqa: S608 - as above
-    rows = connection.execute(text(statement), params).all()
-    images = tuple(sql.to_image(row) for row in rows[: query.limit])
-    return Page(images=images, next_marker=images[-1].id if len(rows) > query.limit else None)
+    return statement, params
 
 
 def _order(query: ImageQuery) -> list[tuple[str, str]]:
@@ -118,13 +177,14 @@ def _marker(connection: Connection, caller: Caller, marker: str) -> Image:
 
 def _conditions(query: ImageQuery, params: _Params) -> list[str]:
     """What must hold of an image `i`, whatever the source."""
-    wanted = ["i.status <> 'deleted'"]
+    wanted = [f"i.{THERE}"]
     if query.hidden is not None:
         wanted.append(f"i.hidden = {params.add(query.hidden)}")
     if query.protected is not None:
         wanted.append(f"i.protected = {params.add(query.protected)}")
-    for attribute, values in query.one_of.items():
+    for attribute, asked in query.one_of.items():
         column = COLUMN[attribute]
+        values = [value for value in asked if (attribute, value) != ("status", "deleted")]
         if len(values) == 1:
             wanted.append(f"{column} = {params.add(values[0])}")
         else:
@@ -147,7 +207,7 @@ def _compared(attribute: str) -> tuple[str, str]:
 
 
 def _tag(tag: str, params: _Params) -> str:
-    return f"EXISTS (SELECT 1 FROM image_tags t WHERE t.tag = {params.add(tag)} AND {_of_image('t')})"  # noqa: S608 - as in `page`
+    return f"EXISTS (SELECT 1 FROM image_tags t WHERE t.tag = {params.add(tag)} AND {_of_image('t')})"  # noqa: S608 - as in `listing`
 
 
 def _of_image(alias: str) -> str:
@@ -164,7 +224,7 @@ def _property(name: str, value: str, params: _Params) -> str:
         counted = value.isascii() and value.isdigit() and len(value) < LONGEST_NUMBER
         return f"COALESCE(i.size, 0) = {params.add(int(value))}" if counted else NOTHING
     pair = f"v.name = {params.add(name)} AND v.value = {params.add(sql.indexed(value))}"
-    return f"EXISTS (SELECT 1 FROM image_props v WHERE {pair} AND {_of_image('v')})"  # noqa: S608 - as in `page`
+    return f"EXISTS (SELECT 1 FROM image_props v WHERE {pair} AND {_of_image('v')})"  # noqa: S608 - as in `listing`
 
 
 def _timed(column: str, time: TimeFilter, params: _Params) -> str:
@@ -203,16 +263,45 @@ def _sources(caller: Caller, query: ImageQuery, params: _Params) -> list[tuple[s
     return sources
 
 
+def _listed(caller: Caller, query: ImageQuery, params: _Params) -> str:
+    """The condition that an image `i` is in one of the sources, for a few images whose source is not known."""
+    me = params.add(caller.project_id or "")
+    asked = query.visibility
+    if caller.is_admin:
+        return {None: f"(i.visibility <> 'community' OR i.project_id = {me})", "all": "1 = 1"}.get(
+            asked, f"i.visibility = '{asked}'"
+        )
+    member = f"m.member_id = {me} AND m.image_id = i.id"
+    if query.member_status != "all":
+        member += f" AND m.status = {params.add(query.member_status.value)}"
+    ways = [
+        f"i.project_id = {me}",
+        "i.visibility = 'public'",
+        f"(i.visibility = 'shared' AND EXISTS (SELECT 1 FROM image_members m WHERE {member}))",  # noqa: S608 - as in `listing`
+    ]
+    if asked in ("all", Visibility.COMMUNITY):
+        ways.append("i.visibility = 'community'")
+    seen = f"({' OR '.join(ways)})"
+    return seen if asked in (None, "all") else f"(i.visibility = '{asked}' AND {seen})"
+
+
 def _sources_of_all(query: ImageQuery, me: str, params: _Params) -> list[tuple[str, list[str]]]:
     """An admin sees every image; of the community images of others also only what is asked for."""
     asked = query.visibility
-    if asked not in (None, "all"):
-        return [("images i", [f"i.visibility = '{asked}'"])]
-    community = [] if asked == "all" else [f"(i.visibility <> 'community' OR i.project_id = {me})"]
+    kept = {None: [f"(i.visibility <> 'community' OR i.project_id = {me})"], "all": []}.get(
+        asked, [f"i.visibility = '{asked}'"]
+    )
     owners = query.one_of.get("owner", ())
     if len(owners) == 1:
-        return [_of_project(query, params.add(owners[0]), community, params)]
-    return [("images i", [f"i.visibility = '{kind.value}'", *community]) for kind in Visibility]
+        return [_of_project(query, params.add(owners[0]), kept, params)]
+    stored = [(name, value) for name, value in query.properties if _is_stored(name)]
+    if stored or query.tags:
+        table, wanted = _first(stored, query.tags, params)
+        return [(f"{table} d CROSS JOIN images i", [*wanted, "i.id = d.image_id", *kept])]
+    if any(len(query.one_of.get(attribute, ())) == 1 for attribute in ("name", "status")):
+        return [("images i", kept)]
+    kinds = list(Visibility) if asked in (None, "all") else [Visibility(asked)]
+    return [("images i", [f"i.visibility = '{kind.value}'", *kept]) for kind in kinds]
 
 
 def _of_project(query: ImageQuery, project: str, conditions: list[str], params: _Params) -> tuple[str, list[str]]:
@@ -220,19 +309,26 @@ def _of_project(query: ImageQuery, project: str, conditions: list[str], params: 
 
     CROSS JOIN keeps SQLite from turning the order around.
     """
-    stored = [(name, value) for name, value in query.properties if name not in CONSTANT and not _derived(name)]
-    if stored:
-        name, value = stored[0]
-        table, wanted = "image_props", [f"d.name = {params.add(name)}", f"d.value = {params.add(sql.indexed(value))}"]
-    elif query.tags:
-        table, wanted = "image_tags", [f"d.tag = {params.add(query.tags[0])}"]
-    else:
+    stored = [(name, value) for name, value in query.properties if _is_stored(name)]
+    if not stored and not query.tags:
         return "images i", [f"i.project_id = {project}", *conditions]
+    table, wanted = _first(stored, query.tags, params)
     return f"{table} d CROSS JOIN images i", [f"d.project_id = {project}", *wanted, "i.id = d.image_id", *conditions]
 
 
-def _derived(name: str) -> bool:
-    return name in ("__imagetype", "__image_size")
+def _first(
+    properties: Sequence[tuple[str, str]], tags: Sequence[str], params: _Params
+) -> tuple[Literal["image_props", "image_tags"], list[str]]:
+    """The table to walk for the first of what is asked for, and the conditions on its rows `d`."""
+    if properties:
+        name, value = properties[0]
+        return "image_props", [f"d.name = {params.add(name)}", f"d.value = {params.add(sql.indexed(value))}"]
+    return "image_tags", [f"d.tag = {params.add(tags[0])}"]
+
+
+def _is_stored(name: str) -> bool:
+    """Whether a property is one of the image's own, rather than of all images or made of columns."""
+    return name not in CONSTANT and name not in ("__imagetype", "__image_size")
 
 
 def _driven(expression: str, tables: str) -> str:

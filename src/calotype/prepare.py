@@ -1,4 +1,5 @@
-"""What must be done before the service starts: the schema, and on the first start its domain, projects and users.
+"""What must be done before the service starts: the schema, and on the first start its domain, projects, users and
+metadata definitions.
 
 Run by `calotype serve` as a process of its own, so that the parent stays small. Safe to run again, and at once by many.
 """
@@ -11,6 +12,7 @@ from calotype.db.engine import Database, open_engine
 from calotype.db.migrate import migrate
 from calotype.errors import CalotypeError
 from calotype.identity.bootstrap import bootstrap
+from calotype.metadefs import defaults
 from calotype.settings import Settings, WrongSetting, load
 
 
@@ -20,6 +22,7 @@ def prepare(settings: Settings) -> None:
     db = Database(open_engine(settings))
     try:
         bootstrap(db, settings, os.environ)
+        defaults.load(db)
     finally:
         db.close()
 

@@ -42,7 +42,6 @@ from calotype.metadefs.model import (
     Kind,
     Namespace,
     NamespaceContent,
-    NamespaceId,
     NamespacePage,
     NamespaceQuery,
     ResourceType,

@@ -203,7 +203,7 @@ def namespaces(
     """At most `limit` + 1 of those that the project may see: one more says that a page follows."""
     where = [VISIBLE]
     params: dict[str, object] = {"project_id": project_id, "is_admin": is_admin}
-    expanding = []
+    expanding: list[Any] = []
     if query.visibility is not None:
         where.append("n.visibility = :visibility")
         params["visibility"] = query.visibility.value

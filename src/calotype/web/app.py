@@ -24,6 +24,7 @@ from calotype.web.ims import ROUTES as IMS
 from calotype.web.ims.query import JobQuery
 from calotype.web.native import ROUTES as NATIVE
 from calotype.web.route import Route, bound
+from calotype.web.unread import Unread
 
 log = structlog.get_logger()
 
@@ -69,7 +70,7 @@ def build(settings: Settings) -> Any:
         exception_handlers={404: _no_such_path},
     )
     router.router.redirect_slashes = False
-    return Edge(JobQuery(router, settings), quiet=("/health/live", "/health/ready"))
+    return Edge(Unread(JobQuery(router, settings)), quiet=("/health/live", "/health/ready"))
 
 
 async def _no_such_path(request: Request, _error: Exception) -> Response:

@@ -249,6 +249,7 @@ CALLS: Final[Mapping[JobType, str]] = {
     JobType.INTEROPERABLE: "`POST /v2/images/{image_id}/import`",
     JobType.REPLICATE: "`POST /v2/images/{image_id}/import` with `copy-image`",
     JobType.TASK: "`POST /v2/tasks`",
+    JobType.LOCATE: "`POST /v2/images/{image_id}/locations`",
 }
 
 

@@ -29,6 +29,7 @@ from calotype.jobs.kinds.export import Export
 from calotype.jobs.kinds.imports import Imports
 from calotype.jobs.kinds.ingest import Ingest
 from calotype.jobs.kinds.interoperable import Interoperable
+from calotype.jobs.kinds.locate import Locate
 from calotype.jobs.kinds.parts import Parts
 from calotype.jobs.kinds.remote_image import RemoteImages, trusted_endpoints
 from calotype.jobs.kinds.replicate import Replicate
@@ -58,6 +59,7 @@ class App(Struct, frozen=True, kw_only=True):
     images: Images
     downloads: Downloads
     locations: Locations
+    fetcher: Fetcher
     jobs: Jobs
     imports: Imports
     metadefs: Metadefs
@@ -96,6 +98,7 @@ async def api(settings: Settings) -> AsyncIterator[App]:
             images=images,
             downloads=downloads,
             locations=locations,
+            fetcher=fetcher,
             jobs=jobs,
             imports=Imports(settings=settings, images=images, jobs=jobs, stores=blobs, fetcher=fetcher),
             metadefs=Metadefs(db),
@@ -151,6 +154,7 @@ def _kinds(db: Database, parts: Parts) -> dict[JobType, Kind]:
         Interoperable(JobType.INTEROPERABLE, parts),
         Interoperable(JobType.TASK, parts),
         Replicate(parts),
+        Locate(parts),
         Export(parts),
         CopyImage(db=db, images=parts.images),
     ]

@@ -51,6 +51,7 @@ ENTITIES = {
     (JobType.INTEROPERABLE, JobStatus.SUCCESS): NAME_AND_ID,
     (JobType.REPLICATE, JobStatus.SUCCESS): NAME_AND_ID,
     (JobType.TASK, JobStatus.SUCCESS): NAME_AND_ID,
+    (JobType.LOCATE, JobStatus.SUCCESS): NAME_AND_ID,
 }
 OF_STATUS = {JobStatus.INIT: "{}", JobStatus.RUNNING: RUNNING, JobStatus.FAIL: FAILED}
 

@@ -128,7 +128,7 @@ class Lifecycle:
 
         Raises `WrongStatus` when the image was deleted or taken meanwhile, `StorageQuotaExceeded`.
         """
-        image = self._held(connection, image_id, upload_id)
+        image = self.held_in(connection, image_id, upload_id)
         quota.change(connection, image.project_id, self.limits, staged_bytes=digests.size - image.reserved_bytes)
         staged = sql.encoded(Staged(token=upload_id, digests=digests))
         sql.run(connection, sql.STAGED, id=image.id, version=image.version, staged=staged, now=now)
@@ -139,6 +139,18 @@ class Lifecycle:
         """Take a queued image, or one with staged bytes, for an import job: it is `importing`, and `reserve` bytes are
         counted as stored. Run again by the same job it goes on. Raises as `begin_bytes_in`."""
         return self._begin(connection, image_id, upload_id, ImageStatus.IMPORTING, reserve, now)
+
+    def begin_location_in(
+        self, connection: Connection, image_id: str, upload_id: str, location: Location, now: int
+    ) -> Image:
+        """Take a queued image for a job that looks at `location`, which is listed from now on in place of others.
+
+        Raises `WrongStatus`, `ImageNotFound`.
+        """
+        begun = self.begin_import_in(connection, image_id, upload_id, reserve=0, now=now)
+        after = replace(begun, locations=(location,))
+        sql.place(connection, after, now)
+        return replace(after, version=begun.version + 1)
 
     def _begin(
         self, connection: Connection, image_id: str, upload_id: str, status: ImageStatus, reserve: int, now: int
@@ -160,7 +172,7 @@ class Lifecycle:
 
         Raises `WrongStatus` when the image was deleted or taken meanwhile, `StorageQuotaExceeded`.
         """
-        image = self._held(connection, image_id, upload_id)
+        image = self.held_in(connection, image_id, upload_id)
         self._hold(connection, image, max(total, image.reserved_bytes), now)
 
     def touch_in(self, connection: Connection, image_id: str, upload_id: str, now: int) -> bool:
@@ -189,7 +201,7 @@ class Lifecycle:
         deletes the bytes of `blob` after the commit. Raises `WrongStatus`, `StorageQuotaExceeded`, `InvalidSize` when
         `min_disk` does not hold the virtual disk.
         """
-        image = self._held(connection, image_id, upload_id)
+        image = self.held_in(connection, image_id, upload_id)
         smallest = image.min_disk if min_disk is None else min_disk
         attributes.min_disk_holds(smallest, virtual_size)
         digests = blob.digests
@@ -329,6 +341,16 @@ class Lifecycle:
             raise ImageInUse("a job is bringing the bytes of the image; wait for it or cancel it")
         return self._bury(connection, image, now)
 
+    def held_in(self, connection: Connection, image_id: str, upload_id: str) -> Image:
+        """An image that this upload or job brings the bytes of, locked for this transaction. Raises `ImageNotFound`,
+        `WrongStatus`."""
+        image = sql.locked_image(connection, image_id)
+        if image is None:
+            raise ImageNotFound(image_id)
+        if image.status not in ARRIVING or image.upload_id != upload_id:
+            raise WrongStatus(now=image.status, wanted="it was deleted or taken by another while its data arrived")
+        return image
+
     # --- for the sweeper ----------------------------------------------------------------------------------------------
 
     def stale_uploads_in(self, connection: Connection, before_ms: int) -> list[tuple[ImageId, UploadId]]:
@@ -360,14 +382,6 @@ class Lifecycle:
         image = sql.locked_image(connection, image_id)
         if image is None or image.status is ImageStatus.DELETED:
             raise ImageNotFound(image_id)
-        return image
-
-    def _held(self, connection: Connection, image_id: str, upload_id: str) -> Image:
-        image = sql.locked_image(connection, image_id)
-        if image is None:
-            raise ImageNotFound(image_id)
-        if image.status not in ARRIVING or image.upload_id != upload_id:
-            raise WrongStatus(now=image.status, wanted="it was deleted or taken by another while its data arrived")
         return image
 
     def _count(self, connection: Connection, image: Image, more: int) -> None:

@@ -45,6 +45,7 @@ class JobType(StrEnum):
     INTEROPERABLE = "interoperableImportJob"  # glance-direct, web-download, glance-download
     REPLICATE = "interoperableCopyJob"  # copy-image: an active image to more stores
     TASK = "taskImportJob"  # asked for as a task, which makes the image too
+    LOCATE = "locationImportJob"  # POST /v2/images/{image_id}/locations: an image points at a URL
 
 
 # Types that give an image its bytes, or more places for them: one at a time.
@@ -57,6 +58,7 @@ TASK_TYPES: Final[Mapping[JobType, str]] = {
     JobType.TASK: "import",
     JobType.INTEROPERABLE: "api_image_import",
     JobType.REPLICATE: "api_image_import",
+    JobType.LOCATE: "location_import",
     JobType.EXPORT: "export",
     JobType.COPY: "copy",
 }

@@ -69,6 +69,14 @@ PLANS: Final[Mapping[JobType, Plan]] = {
     JobType.COPY: Plan(queue="light", steps=(StepPlan("publish", 1, "CopyImageInRegionTask:RegisterImageTask"),)),
     JobType.INTEROPERABLE: Plan(queue="heavy", steps=_interoperable("InteroperableImportTask")),
     JobType.TASK: Plan(queue="heavy", steps=_interoperable("TaskImportTask")),
+    JobType.LOCATE: Plan(
+        queue="heavy",
+        steps=(
+            StepPlan("fetch", 80, "LocationImportTask:ObtainImageFileTask"),
+            StepPlan("inspect", 19, "LocationImportTask:ObtainImageInfoTask"),
+            StepPlan("publish", 1, "LocationImportTask:RegisterImageTask"),
+        ),
+    ),
     JobType.REPLICATE: Plan(
         queue="heavy",
         steps=(

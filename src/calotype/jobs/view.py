@@ -16,6 +16,7 @@ SUCCESS_ENTITIES: Final[Mapping[JobType, tuple[str, ...]]] = {
     JobType.INTEROPERABLE: ("image_name", "image_id"),
     JobType.REPLICATE: ("image_name", "image_id"),
     JobType.TASK: ("image_name", "image_id"),
+    JobType.LOCATE: ("image_name", "image_id"),
 }
 INTERNAL: Final = frozenset({"etag", "staged", "inject"})  # of a request: what only the job itself needs
 STATES: Final[Mapping[JobStatus, str]] = {

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from calotype.db.engine import Database, now_ms
 from calotype.disks.model import DiskFormat
-from calotype.errors import ImageTooLarge, IsoImage, WrongStatus
+from calotype.errors import ImageTooLarge, IsoImage, LiesElsewhere, WrongStatus
 from calotype.identity.model import Caller
 from calotype.images.model import Image, ImageCreate, ImageId, ImageStatus
 from calotype.images.service import Images
@@ -67,6 +67,8 @@ async def submit(
 def _copyable(source: Image, settings: Settings) -> None:
     if source.status is not ImageStatus.ACTIVE:
         raise WrongStatus(now=source.status, wanted="only an active image can be copied")
+    if source.lies_elsewhere:
+        raise LiesElsewhere("the bytes of the image lie at a URL; upload it as an image of its own, then copy that")
     if source.disk_format == DiskFormat.ISO:
         raise IsoImage("ISO images cannot be copied")
     if (source.size or 0) > settings.image.export_bytes:

@@ -28,6 +28,7 @@ from calotype.errors import (
     ExportUnsupported,
     ImageTooLarge,
     IsoImage,
+    LiesElsewhere,
     NotImageOwner,
     ObjectExists,
     ObjectNotFound,
@@ -96,6 +97,8 @@ def _exportable(image: Image, caller: Caller, settings: Settings) -> None:
         raise NotImageOwner("only the owner of an image can export it; copy it first")
     if image.status is not ImageStatus.ACTIVE or image.blob_id is None:
         raise WrongStatus(now=image.status, wanted="only an active image can be exported")
+    if image.lies_elsewhere:
+        raise LiesElsewhere("the bytes of the image lie at a URL; upload it as an image of its own, then export that")
     if image.disk_format == DiskFormat.ISO:
         raise IsoImage("an ISO image cannot be exported; download it")
     if (image.size or 0) > settings.image.export_bytes:

@@ -23,6 +23,7 @@ def undo_table(images: Images) -> Mapping[JobType, Undo]:
         JobType.INTEROPERABLE: partial(_break, images),
         JobType.REPLICATE: _break_marks,  # the image stays as it is, with the stores that have it by then
         JobType.TASK: partial(_abandon, images, "deleted"),
+        JobType.LOCATE: partial(_abandon, images, "queued"),  # its location stays listed, as upstream has it
         JobType.EXPORT: _nothing,  # it changes nothing in the catalogue
     }
 

@@ -8,6 +8,7 @@ from calotype.web.imagev2 import (
     images,
     imports,
     info,
+    locations,
     members,
     metadefs,
     schemas,
@@ -30,5 +31,6 @@ ROUTES: Final[list[Route]] = [
     *actions.ROUTES,
     *info.ROUTES,
     *stores.ROUTES,
+    *locations.ROUTES,
     *metadefs.ROUTES,
 ]

@@ -1,12 +1,18 @@
 """Interoperable import over HTTP against the running service: staging, the four methods, and tasks."""
 
+import bz2
 import contextlib
+import gzip
 import hashlib
 import http.server
+import json
+import lzma
 import socket
+import subprocess
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -17,6 +23,7 @@ from tests.service import Client, Service, until
 OCTETS: Final = {"Content-Type": "application/octet-stream"}
 PATCH: Final = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 UNKNOWN: Final = "9a1d8a5e-3c0b-4b62-8d3f-77b0a7c6d111"
+FILE_BYTES: Final = 68_000_000  # the largest file, and the most that is unpacked
 CONTENT: Final = b"bytes of a raw disk, staged " * 500
 ENDED: Final = ("success", "failure")
 
@@ -79,7 +86,7 @@ def service(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "CALOTYPE_CONFIG": str(config),
         "CALOTYPE_FETCH_ALLOW": source.address,
         "CALOTYPE_IMAGE_COUNT_PER_PROJECT": "1000",
-        "CALOTYPE_IMAGE_FILE_BYTES": "200000000",
+        "CALOTYPE_IMAGE_FILE_BYTES": str(FILE_BYTES),
     }
     running = Service(folder, environment=environment)
     try:
@@ -480,3 +487,391 @@ def test_tasks_have_schemas(demo: Client, name: str) -> None:
 
     assert schema["name"] == name
     assert schema["properties"]
+
+
+# --- web-download -----------------------------------------------------------------------------------------------------
+
+
+def test_a_url_becomes_the_image(demo: Client, source: Source, alpine: Path) -> None:
+    content = alpine.read_bytes()
+    image = create(demo, disk_format="qcow2")
+
+    active = imported(demo, image, "web-download", uri=source.url(content))
+
+    assert (active["status"], active["size"]) == ("active", len(content))
+    assert active["checksum"] == hashlib.md5(content).hexdigest()  # noqa: S324 - the API's word
+    assert active["disk_format"] == "qcow2"
+    assert active["virtual_size"] == 2**30
+    assert active["injected"] == "by the operator"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:1/",
+        "http://169.254.169.254/latest/meta-data",
+        "http://localhost/",
+        "file:///etc/passwd",
+        "ftp://a.test/x",
+        "not a url",
+        "http://user:secret@example.test/",
+    ],
+)
+def test_a_url_that_is_barred_is_refused_at_once(demo: Client, url: str) -> None:
+    image = create(demo)
+
+    answer = ask(demo, image, "web-download", uri=url)
+
+    assert answer.status_code == 400
+    assert "does not pass filtering" in told(answer)
+    assert "secret" not in told(answer)
+    assert demo.image(image["id"])["status"] == "queued"
+    assert tasks(demo, image) == []
+
+
+def test_our_own_endpoint_is_not_open_to_users(demo: Client, service: Service) -> None:
+    answer = ask(demo, create(demo), "web-download", uri=f"{service.url}/health/live")
+
+    assert answer.status_code == 400
+    assert "does not pass filtering" in told(answer)
+
+
+def test_a_download_wants_a_url(demo: Client) -> None:
+    answer = ask(demo, create(demo), "web-download")
+
+    assert (answer.status_code, "'uri'" in told(answer)) == (400, True)
+
+
+def test_a_url_without_a_file_ends_as_a_failed_import(demo: Client, source: Source, service: Service) -> None:
+    image = create(demo)
+
+    task = failed(demo, image, "web-download", {"stores": ["fast", "slow"]}, uri=f"http://{source.address}/nothing")
+
+    shown = demo.image(image["id"])
+    assert (shown["status"], shown["os_glance_failed_import"]) == ("queued", "fast,slow")
+    assert (shown["os_glance_importing_to_stores"], "os_glance_import_task" in shown) == ("", False)
+    assert "404" in task["message"]
+
+
+def test_the_file_of_a_url_is_not_larger_than_an_image_may_be(demo: Client, source: Source) -> None:
+    source.files["/large"] = bytes(FILE_BYTES + 1)
+
+    task = failed(demo, create(demo), "web-download", uri=f"http://{source.address}/large")
+
+    assert str(FILE_BYTES) in task["message"]
+    del source.files["/large"]
+
+
+def test_an_import_that_failed_can_be_tried_again(demo: Client, source: Source) -> None:
+    image = create(demo)
+    failed(demo, image, "web-download", uri=f"http://{source.address}/nothing")
+
+    active = imported(demo, image, "web-download", uri=source.url(CONTENT))
+
+    assert (active["status"], active["os_glance_failed_import"]) == ("active", "")
+    assert [task["status"] for task in tasks(demo, image)] == ["success", "failure"]
+
+
+def test_an_admins_import_is_left_as_it_is(admin: Client, source: Source) -> None:
+    assert "injected" not in imported(admin, create(admin), "web-download", uri=source.url(CONTENT))
+
+
+# --- copy-image -------------------------------------------------------------------------------------------------------
+
+
+def uploaded(client: Client, content: bytes, **fields: Any) -> dict[str, Any]:
+    image = create(client, **fields)
+    assert client.http.put(image["file"], content=content, headers=OCTETS).status_code == 204
+    return client.image(image["id"])
+
+
+def test_an_active_image_gets_more_stores(demo: Client, service: Service) -> None:
+    image = uploaded(demo, b"to be copied " * 100)
+
+    one = imported(demo, image, "copy-image", {"stores": ["slow"]})
+    rest = imported(demo, image, "copy-image", {"all_stores": True, "all_stores_must_succeed": False})
+    nothing_left = ask(demo, image, "copy-image", {"all_stores": True})
+
+    assert (image["stores"], one["stores"], rest["stores"]) == ("local", "local,slow", "fast,local,slow")
+    assert (rest["os_glance_importing_to_stores"], rest["os_glance_failed_import"]) == ("", "")
+    assert (rest["status"], "os_glance_import_task" in rest) == ("active", False)
+    assert nothing_left.status_code == 202
+    assert len(tasks(demo, image)) == 2
+    assert data(demo, image) == b"to be copied " * 100
+
+
+def test_a_store_that_has_the_image_is_not_copied_to(demo: Client) -> None:
+    answer = ask(demo, uploaded(demo, b"here already " * 100), "copy-image", {"stores": ["local"]})
+
+    assert answer.status_code == 400
+    assert "already present at store 'local'" in told(answer)
+
+
+def test_an_admin_copies_anyones_image_and_others_only_their_own(demo: Client, admin: Client) -> None:
+    theirs = uploaded(demo, b"an image of demo " * 100)
+    public = uploaded(admin, b"of the admin " * 100, visibility="public")
+
+    assert imported(admin, theirs, "copy-image", {"stores": ["slow"]})["stores"] == "local,slow"
+    assert ask(demo, public, "copy-image", {"stores": ["slow"]}).status_code == 403
+
+
+def test_a_store_that_fails_is_told_and_the_others_have_the_image(demo: Client, service: Service) -> None:
+    image = uploaded(demo, b"to two stores, of which one fails " * 100)
+    folder = service.data_dir.parent / "slow"
+    aside = folder.rename(folder.with_name("slow-aside"))
+    folder.write_bytes(b"not a folder")
+    try:
+        strict = failed(demo, image, "copy-image", {"stores": ["slow"]})
+        both = {"stores": ["fast", "slow"], "all_stores_must_succeed": False}
+        lenient = imported(demo, image, "copy-image", both)
+        new = imported(demo, staged(demo, b"new, to two stores " * 50), "glance-direct", both)
+        all_or_nothing = failed(demo, staged(demo), "glance-direct", {"stores": ["fast", "slow"]})
+    finally:
+        folder.unlink()
+        aside.rename(folder)
+
+    assert strict["message"]
+    assert (lenient["stores"], lenient["os_glance_failed_import"]) == ("fast,local", "slow")
+    assert (new["stores"], new["os_glance_failed_import"]) == ("fast", "slow")
+    assert demo.image(all_or_nothing["image_id"])["status"] == "queued"
+
+
+# --- glance-download --------------------------------------------------------------------------------------------------
+
+
+def change(client: Client, image: Mapping[str, Any], **values: str) -> None:
+    operations = [{"op": "add", "path": f"/{name}", "value": value} for name, value in values.items()]
+    answer = client.http.patch(image["self"], content=json.dumps(operations), headers=PATCH)
+    assert answer.status_code == 200, answer.text
+
+
+def test_an_image_of_another_service_is_taken_over_with_what_the_settings_name(demo: Client) -> None:
+    origin = uploaded(demo, b"in the other service " * 100)
+    change(demo, origin, hw_cpu_cores="5", **{"trait:STORAGE_DISK_SSD": "required"}, os_distro="rhel", speed="88mph")
+    image = create(demo, disk_format="iso", container_format="ovf")
+    change(demo, image, hw_cpu_cores="1", os_distro="windows")
+
+    taken = imported(
+        demo,
+        image,
+        "glance-download",
+        glance_image_id=origin["id"],
+        glance_region="RegionOne",
+        glance_service_interface="public",
+    )
+
+    wanted = {"hw_cpu_cores": "5", "trait:STORAGE_DISK_SSD": "required", "os_distro": "rhel", "disk_format": "raw"}
+    assert {name: taken[name] for name in wanted} == wanted
+    assert (taken["container_format"], taken["os_hash_value"]) == ("bare", origin["os_hash_value"])
+    assert "speed" not in taken
+    assert data(demo, taken) == b"in the other service " * 100
+
+
+@pytest.mark.parametrize(
+    ("region", "interface", "image_id", "part"),
+    [
+        ("not a region", "public", UNKNOWN, "region 'not a region'"),
+        ("RegionOne", "not an interface", UNKNOWN, "'not an interface'"),
+        ("RegionOne", "internal", UNKNOWN, f"no image {UNKNOWN}"),
+    ],
+)
+def test_what_the_other_service_does_not_have_leaves_the_image_as_it_was(
+    demo: Client, region: str, interface: str, image_id: str, part: str
+) -> None:
+    image = create(demo)
+    change(demo, image, hw_cpu_cores="1", os_distro="windows")
+    where = {"glance_region": region, "glance_service_interface": interface}
+
+    task = failed(demo, image, "glance-download", glance_image_id=image_id, **where)
+
+    shown = demo.image(image["id"])
+    assert part in task["message"]
+    assert (shown["status"], shown["hw_cpu_cores"], shown["os_distro"]) == ("queued", "1", "windows")
+
+
+def test_a_foreign_image_is_not_taken_over(demo: Client, admin: Client) -> None:
+    foreign = uploaded(admin, b"of the admin alone " * 100)
+
+    task = failed(demo, create(demo), "glance-download", glance_image_id=foreign["id"], glance_region="RegionOne")
+
+    assert f"no image {foreign['id']}" in task["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "part"),
+    [
+        ({"glance_region": "RegionOne", "glance_image_id": "foo"}, "image id does not look like a UUID"),
+        ({"glance_region": "RegionOne"}, "'glance_image_id'"),
+        ({"glance_image_id": UNKNOWN}, "'glance_region'"),
+    ],
+)
+def test_a_take_over_wants_an_image_and_a_region(demo: Client, fields: dict[str, Any], part: str) -> None:
+    answer = ask(demo, create(demo), "glance-download", **fields)
+
+    assert (answer.status_code, part in told(answer)) == (400, True)
+
+
+def test_no_token_is_kept_with_a_job_or_logged(demo: Client, service: Service) -> None:
+    origin = uploaded(demo, b"fetched with a token " * 100)
+    image = create(demo)
+    imported(demo, image, "glance-download", glance_image_id=origin["id"], glance_region="RegionOne")
+
+    kept = json.dumps(tasks(demo, image)) + service.log.read_text()
+
+    assert "X-Auth-Token" not in kept
+    assert "eyJ" not in kept  # how a signed token begins
+    assert demo.token[:16] not in kept
+
+
+# --- what an import does on the way -----------------------------------------------------------------------------------
+
+DISK: Final = b"\x33\xc0 a raw disk in a packed file " * 40_000
+
+
+def zstd(content: bytes) -> bytes:
+    return subprocess.run(["zstd", "-q", "-c"], input=content, capture_output=True, check=True).stdout
+
+
+PACKERS: Final[Mapping[str, Callable[[bytes], bytes]]] = {
+    "gzip": gzip.compress,
+    "xz": lzma.compress,
+    "bzip2": bz2.compress,
+    "zstd": zstd,
+}
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+def test_compression_is_taken_off(demo: Client, packer: str) -> None:
+    active = imported(demo, staged(demo, PACKERS[packer](DISK)), "glance-direct")
+
+    assert (active["size"], active["os_hash_value"]) == (len(DISK), hashlib.sha512(DISK).hexdigest())
+    assert data(demo, active) == DISK
+
+
+@pytest.mark.parametrize("packer", PACKERS)
+@pytest.mark.parametrize(
+    ("spoilt", "part"),
+    [
+        (lambda pack: pack(pack(DISK)), "packed twice"),
+        (lambda pack: pack(DISK)[:-20], ""),
+        (lambda pack: pack(bytes(FILE_BYTES)) + pack(bytes(1000)), "more than"),
+    ],
+    ids=["twice", "cut", "bomb"],
+)
+def test_packed_bytes_that_are_spoilt_are_refused(
+    demo: Client, packer: str, spoilt: Callable[[Callable[[bytes], bytes]], bytes], part: str, service: Service
+) -> None:
+    image = staged(demo, spoilt(PACKERS[packer]))
+
+    task = failed(demo, image, "glance-direct")
+
+    assert part in task["message"]
+    assert demo.image(image["id"])["status"] == "queued"
+    job_id = task["id"].replace("-", "")
+    until(lambda: not [name for name in service.files() if job_id in name], "its files to be gone")
+
+
+def test_what_is_meant_to_be_packed_stays_packed(demo: Client) -> None:
+    packed = gzip.compress(DISK)
+
+    active = imported(demo, staged(demo, packed, container_format="compressed"), "glance-direct")
+
+    assert active["checksum"] == hashlib.md5(packed).hexdigest()  # noqa: S324 - the API's word
+
+
+@pytest.mark.parametrize("wanted", ["raw", "qcow2"])
+def test_an_import_is_converted_where_the_settings_say_so(
+    make_service: Callable[..., Service], alpine: Path, tmp_path: Path, wanted: str
+) -> None:
+    service = make_service(environment={"CALOTYPE_IMAGEV2_CONVERT_TO": wanted}).start()
+    iso = tmp_path / "empty.iso"
+    with service.demo() as demo:
+        other = "raw" if wanted == "qcow2" else "qcow2"
+        disk = tmp_path / "disk"
+        subprocess.run(["qemu-img", "convert", "-O", other, str(alpine), str(disk)], check=True)
+        image = create(demo, disk_format=other)
+        with disk.open("rb") as content:
+            assert demo.http.put(f"{image['self']}/stage", content=content, headers=OCTETS).status_code == 204
+        iso.write_bytes(_iso())
+
+        converted = imported(demo, image, "glance-direct")
+        left = imported(demo, staged(demo, iso.read_bytes(), disk_format="iso"), "glance-direct")
+
+        out = tmp_path / "out"
+        out.write_bytes(data(demo, converted))
+        assert (converted["disk_format"], converted["virtual_size"]) == (wanted, 2**30)
+        subprocess.run(
+            ["qemu-img", "compare", "-f", wanted, "-F", "qcow2", str(out), str(alpine)], check=True, capture_output=True
+        )
+        assert (left["disk_format"], left["size"]) == ("iso", len(_iso()))
+        assert len(service.files()) == 2
+
+
+def _iso() -> bytes:
+    """The least that is an ISO 9660 image: a primary volume descriptor and the end of the descriptors."""
+    primary = bytearray(2048)
+    primary[:7] = b"\x01CD001\x01"
+    primary[80:88] = (20).to_bytes(4, "little") + (20).to_bytes(4, "big")
+    primary[128:132] = (2048).to_bytes(2, "little") + (2048).to_bytes(2, "big")
+    end = b"\xffCD001\x01".ljust(2048, b"\0")
+    return bytes(16 * 2048) + bytes(primary) + end + bytes(2 * 2048)
+
+
+# --- tasks that import ------------------------------------------------------------------------------------------------
+
+
+def task_body(url: str, **properties: Any) -> dict[str, Any]:
+    formats = {"disk_format": "raw", "container_format": "bare", "name": "of a task", **properties}
+    return {"type": "import", "input": {"import_from": url, "import_from_format": "raw", "image_properties": formats}}
+
+
+def test_a_task_makes_an_image_from_a_url(admin: Client, source: Source) -> None:
+    body = task_body(source.url(CONTENT), visibility="public", os_distro="debian")
+
+    answer = admin.http.post("/v2/tasks", json=body)
+
+    assert answer.status_code == 201, answer.text
+    task = answer.json()
+    assert answer.headers["Location"] == task["self"]
+    assert (task["type"], task["input"]) == ("import", body["input"])
+    shown = until(lambda: (now := admin.http.get(task["self"]).json())["status"] in ENDED and now, "the task")
+    assert shown["status"] == "success"
+    image = admin.image(shown["result"]["image_id"])
+    assert (image["status"], image["visibility"], image["os_distro"]) == ("active", "public", "debian")
+    assert image["checksum"] == hashlib.md5(CONTENT).hexdigest()  # noqa: S324 - the API's word
+
+
+def test_a_task_that_fails_leaves_no_image(admin: Client, source: Source) -> None:
+    answer = admin.http.post("/v2/tasks", json=task_body(f"http://{source.address}/nothing"))
+
+    task = answer.json()
+    shown = until(lambda: (now := admin.http.get(task["self"]).json())["status"] in ENDED and now, "the task")
+    assert (shown["status"], shown["result"]) == ("failure", None)
+    assert admin.http.get(f"/v2/images/{task['image_id']}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"type": "import"},
+        {"type": "export", "input": {}},
+        {"type": "import", "input": []},
+        {"type": "import", "input": {"import_from": "http://a.test/"}},
+        task_body("http://127.0.0.1:1/"),
+        task_body("http://a-name-without-a-dot.qcow2:99999/"),
+        task_body("http://a.test/", disk_format=None),
+        task_body("http://a.test/", min_disk="x"),
+    ],
+)
+def test_a_task_that_cannot_be_is_refused_at_once(admin: Client, body: Any) -> None:
+    before = admin.http.get("/v2/tasks?limit=1000").json()
+
+    answer = admin.http.post("/v2/tasks", json=body)
+
+    assert answer.status_code == 400, answer.text
+    assert admin.http.get("/v2/tasks?limit=1000").json() == before
+
+
+def test_only_admins_make_tasks(demo: Client, source: Source) -> None:
+    assert demo.http.post("/v2/tasks", json=task_body(source.url(CONTENT))).status_code == 403

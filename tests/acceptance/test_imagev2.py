@@ -5,14 +5,14 @@ import hashlib
 import json
 import socket
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import pytest
 
-from calotype.web.imagev2 import ROUTES
+from tests.actors import Actors
 from tests.service import Client, Service, until
 
 OCTETS: Final = {"Content-Type": "application/octet-stream"}
@@ -654,49 +654,6 @@ def test_a_copy_of_bytes_that_another_project_has_costs_no_file(demo: Client, ad
 # --- who may do what --------------------------------------------------------------------------------------------------
 
 
-class Actors:
-    """An owner, a reader of the same project, three that the image is shared with, a stranger, an admin, nobody."""
-
-    def __init__(self, service: Service, admin: Client) -> None:
-        self.clients: dict[str, Client] = {"admin": admin, "owner": service.demo()}
-        roles = {role["name"]: role["id"] for role in admin.http.get("/identity/v3/roles").json()["roles"]}
-        for actor in ("stranger", "pending", "accepted", "rejected"):
-            project = self._made(admin, "project", name=f"{actor}-{uuid.uuid4().hex[:8]}")
-            self.clients[actor] = self._user(service, admin, project, roles["member"])
-        own = {"id": self.clients["owner"].project_id, "name": self.clients["owner"].project}
-        self.clients["reader"] = self._user(service, admin, own, roles["reader"])
-
-    def _made(self, admin: Client, kind: str, **fields: Any) -> dict[str, Any]:
-        answer = admin.http.post(f"/identity/v3/{kind}s", json={kind: fields})
-        assert answer.status_code == 201, answer.text
-        made: dict[str, Any] = answer.json()[kind]
-        return made
-
-    def _user(self, service: Service, admin: Client, project: dict[str, Any], role_id: str) -> Client:
-        fields = {"name": f"user-{uuid.uuid4().hex[:8]}", "password": "a long password", "domain_id": "default"}
-        user = self._made(admin, "user", **fields)
-        path = f"/identity/v3/projects/{project['id']}/users/{user['id']}/roles/{role_id}"
-        assert admin.http.put(path).status_code == 204
-        return Client(service, user["name"], "a long password", project["name"])
-
-    def shared_image(self, make: Callable[..., dict[str, Any]]) -> dict[str, Any]:
-        owner = self.clients["owner"]
-        image = make(owner)
-        for actor in ("pending", "accepted", "rejected"):
-            member = self.clients[actor]
-            added = owner.http.post(f"{image['self']}/members", json={"member": member.project_id})
-            assert added.status_code == 200, added.text
-            if actor != "pending":
-                path = f"{image['self']}/members/{member.project_id}"
-                assert member.http.put(path, json={"status": actor}).status_code == 200
-        return image
-
-    def call(self, actor: str, method: str, path: str, **given: Any) -> httpx.Response:
-        if actor == "nobody":
-            return httpx.request(method, self.clients["admin"].service.url + path, **given)
-        return self.clients[actor].http.request(method, path, **given)
-
-
 @pytest.fixture(scope="module")
 def actors(service: Service) -> Iterator[Actors]:
     with contextlib.ExitStack() as opened:
@@ -704,70 +661,6 @@ def actors(service: Service) -> Iterator[Actors]:
         for client in made.clients.values():
             opened.enter_context(client)
         yield made
-
-
-ALL = ("nobody", "stranger", "reader", "pending", "accepted", "rejected", "owner", "admin")
-IMAGE, FILE, TAG, MEMBERS, MEMBER = (
-    "/v2/images/{image_id}",
-    "/v2/images/{image_id}/file",
-    "/v2/images/{image_id}/tags/{tag:path}",
-    "/v2/images/{image_id}/members",
-    "/v2/images/{image_id}/members/{member_id}",
-)
-# What each of ALL is answered. In `{member_id}` stands the project of `pending`.
-MATRIX: dict[tuple[str, str], tuple[int, ...]] = {
-    ("POST", "/v2/images"): (401, 201, 403, 201, 201, 201, 201, 201),
-    ("GET", "/v2/images"): (401, 200, 200, 200, 200, 200, 200, 200),
-    ("GET", IMAGE): (401, 404, 200, 200, 200, 200, 200, 200),
-    ("PATCH", IMAGE): (401, 404, 403, 403, 403, 403, 200, 200),
-    ("DELETE", IMAGE): (401, 404, 403, 403, 403, 403, 204, 204),
-    ("PUT", FILE): (401, 404, 403, 403, 403, 403, 204, 204),
-    ("GET", FILE): (401, 404, 200, 200, 200, 200, 200, 200),
-    ("HEAD", FILE): (401, 404, 200, 200, 200, 200, 200, 200),
-    ("PUT", TAG): (401, 404, 403, 403, 403, 403, 204, 204),
-    ("DELETE", TAG): (401, 404, 403, 403, 403, 403, 204, 204),
-    ("POST", f"{IMAGE}/actions/deactivate"): (401, 404, 403, 403, 403, 403, 204, 204),
-    ("POST", f"{IMAGE}/actions/reactivate"): (401, 404, 403, 403, 403, 403, 204, 204),
-    ("GET", "/v2/info/usage"): (401, 200, 200, 200, 200, 200, 200, 200),
-    ("GET", MEMBERS): (401, 404, 200, 200, 200, 200, 200, 200),
-    ("POST", MEMBERS): (401, 404, 403, 403, 403, 403, 200, 200),
-    ("GET", MEMBER): (401, 404, 200, 200, 404, 404, 200, 200),
-    ("PUT", MEMBER): (401, 404, 403, 200, 404, 404, 403, 200),
-    ("DELETE", MEMBER): (401, 404, 403, 403, 403, 403, 204, 204),
-    **{("GET", f"/v2/schemas/{schema}"): (401, *[200] * 7) for schema in ("image", "images", "member", "members")},
-}
-GIVEN: dict[tuple[str, str], dict[str, Any]] = {
-    ("POST", "/v2/images"): {"json": {"name": "of the matrix"}},
-    ("PATCH", IMAGE): {"content": "[]", "headers": PATCH},
-    ("PUT", FILE): {"content": CONTENT, "headers": OCTETS},
-    ("POST", MEMBERS): {"json": {"member": "0" * 32}},
-    ("PUT", MEMBER): {"json": {"status": "accepted"}},
-}
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    # Metadata definitions have a table of their own, in test_metadefs.
-    sorted({(r.method, r.path) for r in ROUTES if r.permission is not None and "/metadefs/" not in r.path}),
-)
-def test_each_call_answers_each_caller_as_it_may(actors: Actors, method: str, path: str) -> None:
-    """From the route table: a new route without a row fails here."""
-    expected = dict(zip(ALL, MATRIX[method, path], strict=True))
-
-    pending = actors.clients["pending"].project_id
-    make = create if (method, path) == ("PUT", FILE) else active
-    answered: dict[str, int] = {}
-    image_id = ""
-    for actor in ALL:
-        if not image_id and "{image_id}" in path:
-            image_id = actors.shared_image(lambda owner: make(owner, tags=["x"]))["id"]
-        changed = path.replace("{image_id}", image_id).replace("{tag:path}", "x").replace("{member_id}", pending)
-        status = actors.call(actor, method, changed, **GIVEN.get((method, path), {})).status_code
-        if method not in ("GET", "HEAD") and status < 300:
-            image_id = ""  # it is no longer as it was: the next one gets another
-        answered[actor] = status
-
-    assert answered == expected
 
 
 def test_a_rejected_offer_is_seen_but_not_listed(actors: Actors) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.test_imagev2 import OCTETS, Actors, act, create
+from tests.acceptance.test_imagev2 import OCTETS, act, create
 from tests.acceptance.test_imagev2 import actors as actors
+from tests.actors import Actors
 from tests.service import Client, Service
 
 BLOCK = bytes(1024 * 1024)

@@ -363,6 +363,7 @@ async def test_what_the_caller_can_have_a_token_for_is_listed(client: Client) ->
 EXAMPLES = dict.fromkeys(("domain_id", "project_id", "user_id", "role_id", "region_id"), "0" * 32) | {
     "service_id": "0" * 32,
     "endpoint_id": "0" * 32,
+    "access": "A" * 20,
 }
 
 

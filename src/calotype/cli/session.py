@@ -137,6 +137,11 @@ class Api:
         except httpx.TransportError as error:
             raise Failure("connection_cut", f"the connection to {self.endpoint} was cut: {error}") from error
 
+    def token(self) -> Any:
+        """What the identity service says of the token in use: `user`, `project`, `roles` and the rest."""
+        subject = {"x-subject-token": self._token()}
+        return self.call("GET", "/identity/v3/auth/tokens?nocatalog", headers=subject)["token"]
+
     def _token(self) -> str:
         with _told(self.endpoint):
             token = self._credential.get_token()

@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0003"  # of the newest migration: what this code works with
+REVISION: Final = "0004"  # of the newest migration: what this code works with
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -114,6 +114,21 @@ Table(
     Column("id", Text, primary_key=True),
     Column("secret", Text, nullable=False),  # base64url, 32 bytes
     Column("created_at", BigInteger, nullable=False),
+)
+
+Table(
+    "access_keys",
+    METADATA,
+    Column("access", Text, primary_key=True),
+    Column("secret", Text, nullable=False),  # sealed with a signing key; never in clear
+    Column("user_id", Text, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("project_id", Text, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),  # where none is named
+    Column("created_at", BigInteger, nullable=False),
+    Column("failures", Integer, nullable=False, server_default="0"),  # wrong signatures, since ...
+    Column("failing_since", BigInteger, nullable=False, server_default="0"),
+    Column("locked_until", BigInteger, nullable=False, server_default="0"),
+    Index(None, "user_id"),
+    Index(None, "project_id"),
 )
 
 # --- buckets ----------------------------------------------------------------------------------------------------------
@@ -249,6 +264,8 @@ Table(
     CheckConstraint("images >= 0", name="images"),
     CheckConstraint("bytes >= 0", name="bytes"),
 )
+
+# --- cache ------------------------------------------------------------------------------------------------------------
 
 # What a node keeps, or is to keep, of images whose bytes lie in remote stores.
 Table(

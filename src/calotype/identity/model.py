@@ -94,6 +94,15 @@ class Assignment(Struct, frozen=True, kw_only=True):
     target_domain: Domain | None  # of a project
 
 
+class AccessKey(Struct, frozen=True, kw_only=True):
+    """What a user signs requests with. Its secret is shown once, where it is made."""
+
+    access: str
+    user_id: UserId
+    project_id: ProjectId  # of requests that name none
+    created_at: int  # ms
+
+
 # --- who logs in, and for what ----------------------------------------------------------------------------------------
 
 

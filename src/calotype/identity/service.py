@@ -14,6 +14,7 @@ from calotype.errors import Forbidden, IdentityNotFound, Unauthenticated, Unavai
 from calotype.identity import sql
 from calotype.identity.directory import ADMINISTER, NOT_YOURS, Directory, project_in, project_named_in
 from calotype.identity.issuing import after_password_in, from_token_in, sought_in
+from calotype.identity.keys import AccessKeys
 from calotype.identity.model import Caller, Login, PasswordLogin, Project, Scope, TokenLogin
 from calotype.identity.passwords import Passwords
 from calotype.identity.permissions import may
@@ -60,6 +61,9 @@ class Identity:
         self._passwords = Passwords()
         self._fresh_until = 0.0
         self.directory = Directory(db, self._revocations, self._passwords, region=settings.region)
+        self.access_keys = AccessKeys(
+            db, self._revocations, lambda: self._keys, fresh_s=settings.identity.revocation_refresh_s
+        )
 
     @classmethod
     async def open(cls, db: Database, settings: Settings) -> Self:

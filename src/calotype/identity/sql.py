@@ -6,6 +6,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, text
 
 from calotype.identity.model import (
+    AccessKey,
     Assignment,
     Domain,
     DomainId,
@@ -257,6 +258,37 @@ ADD_SIGNING_KEY: Final = text("INSERT INTO signing_keys (id, secret, created_at)
 
 SIGNING_KEYS: Final = text("SELECT id, secret, created_at FROM signing_keys")
 
+# --- access keys ------------------------------------------------------------------------------------------------------
+
+# Hold the user's row until the end of the transaction, so that keys of one user are counted one after the other.
+HOLD_USER: Final = text("UPDATE users SET id = id WHERE id = :id")
+
+ACCESS_KEYS_COUNT: Final = text("SELECT count(*) FROM access_keys WHERE user_id = :user_id")
+
+ADD_ACCESS_KEY: Final = text("""
+INSERT INTO access_keys (access, secret, user_id, project_id, created_at)
+VALUES (:access, :secret, :user_id, :project_id, :now)
+""")
+
+ACCESS_KEY: Final = text("""
+SELECT access, secret, user_id, project_id, created_at, locked_until FROM access_keys WHERE access = :access
+""")
+
+ACCESS_KEYS: Final = text("""
+SELECT access, user_id, project_id, created_at FROM access_keys WHERE user_id = :user_id ORDER BY created_at, access
+""")
+
+REMOVE_ACCESS_KEY: Final = text("DELETE FROM access_keys WHERE access = :access AND user_id = :user_id")
+
+# Count a wrong signature: so many since `since` lock the key. Later ones begin a new count.
+ACCESS_KEY_FAILED: Final = text("""
+UPDATE access_keys
+   SET failures = CASE WHEN failing_since > :since THEN failures + 1 ELSE 1 END,
+       failing_since = CASE WHEN failing_since > :since THEN failing_since ELSE :now END,
+       locked_until = CASE WHEN failing_since > :since AND failures + 1 >= :most THEN :until ELSE locked_until END
+ WHERE access = :access
+RETURNING failures, locked_until
+""")
 
 # ----------------------------------------------------------------------------------------------------------------------
 
@@ -323,3 +355,12 @@ def assignment(row: Any) -> Assignment:
 
 def signing_key(row: Any) -> SigningKey:
     return SigningKey(id=row.id, secret=base64.urlsafe_b64decode(row.secret), created_at=row.created_at)
+
+
+def access_key(row: Any) -> AccessKey:
+    return AccessKey(
+        access=row.access,
+        user_id=UserId(row.user_id),
+        project_id=ProjectId(row.project_id),
+        created_at=row.created_at,
+    )

@@ -42,6 +42,7 @@ def offered(dialect: Dialect) -> tuple[Route, ...]:
 ROUTES: Final = offered(DIALECTS["upstream"])  # of the default dialect, which has all of the Image API
 FAMILY_OF_PREFIX: Final = (
     ("/identity", "identity"),
+    ("/v3", "identity"),
     ("/calotype", "native"),
     ("/health", "native"),
     ("/v1", "ims"),

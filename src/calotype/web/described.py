@@ -377,6 +377,35 @@ class CatalogService(TypedDict):
     endpoints: list[CatalogEndpoint]
 
 
+class Ec2Form(TypedDict):
+    access: str
+    user_id: str
+    tenant_id: str
+    trust_id: None
+    links: SelfLink
+
+
+class Ec2CredentialForm(Ec2Form):
+    secret: None
+
+
+class NewEc2CredentialForm(Ec2Form):
+    secret: str
+
+
+class OneEc2Credential(TypedDict):
+    credential: Ec2CredentialForm
+
+
+class NewEc2Credential(TypedDict):
+    credential: NewEc2CredentialForm
+
+
+class Ec2Credentials(TypedDict):
+    credentials: list[Ec2CredentialForm]
+    links: PageLinks
+
+
 class Catalog(TypedDict):
     catalog: list[CatalogService]
     links: PageLinks

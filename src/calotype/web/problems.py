@@ -53,6 +53,8 @@ def answer(family: str, error: e.CalotypeError, request: Request) -> Response:
     headers = _headers(error, status)
     if isinstance(error, e.Unavailable):
         log.warning("unavailable", code=error.code, reason=error.message)
+    if isinstance(error, e.SignatureRefused):
+        return _gateway(error, status, headers, request)
     if family == "ims":
         return _ims(error, status, headers, request)
     if family == "native":
@@ -96,12 +98,7 @@ def _ims(error: e.CalotypeError, status: HTTPStatus, headers: Mapping[str, str],
     """Business errors are 400 (403 for a missing permission, 404 for an unknown image in the path); refusals of the
     credential have the gateway's flat form. `message` is the documented one to the letter, `detail` says more."""
     if status is HTTPStatus.UNAUTHORIZED:
-        flat = {
-            "error_msg": f"Incorrect IAM authentication information: {error.message}",
-            "error_code": "APIGW.0301",
-            "request_id": getattr(request.state, "request_id", ""),
-        }
-        return _json(flat, status, headers)
+        return _gateway(error, status, headers, request)
     documented = img_codes()[error.img]
     if status is not HTTPStatus.SERVICE_UNAVAILABLE:
         status = HTTPStatus(documented["status"])
@@ -111,6 +108,15 @@ def _ims(error: e.CalotypeError, status: HTTPStatus, headers: Mapping[str, str],
     if not isinstance(error, e.JobNotFound):
         told["detail"] = error.message
     return _json({"error": told}, status, headers)
+
+
+def _gateway(error: e.CalotypeError, status: HTTPStatus, headers: Mapping[str, str], request: Request) -> Response:
+    flat = {
+        "error_msg": f"Incorrect IAM authentication information: {error.message}",
+        "error_code": "APIGW.0301",
+        "request_id": getattr(request.state, "request_id", ""),
+    }
+    return _json(flat, status, headers)
 
 
 def _titled(status: HTTPStatus, message: str, headers: Mapping[str, str] | None) -> Response:

@@ -16,7 +16,7 @@ from starlette.routing import Route as StarletteRoute
 from calotype.errors import CalotypeError, Unauthenticated, WrongProject
 from calotype.identity.model import Caller
 from calotype.identity.permissions import require
-from calotype.web import problems
+from calotype.web import problems, signed
 from calotype.web.request import app_of
 
 Family = Literal["ims", "imagev2", "identity", "native"]
@@ -62,6 +62,11 @@ class Route(Struct, frozen=True, kw_only=True):
     also: tuple[int, ...] = ()  # statuses besides it and those that every route of its kind has
     needs_project: bool = True  # only for a token that is scoped to a project
 
+    @property
+    def streams(self) -> bool:
+        """Whether the body is bytes of any length, which the handler works on while they come."""
+        return isinstance(self.takes, Media) and self.takes.form is None
+
 
 def bound(routes: Sequence[Route]) -> list[StarletteRoute]:
     """Starlette routes, one a path, so that a wrong method on a known path is a 405 in the API's form."""
@@ -98,26 +103,33 @@ def _endpoint(methods: dict[str, Route]) -> Any:
 async def _answer(route: Route, request: Request) -> Response:
     try:
         if route.permission is not None:
-            _admit(route, request)
-        return await route.handler(request)
+            request = await _admitted(route, request)
+        response = await route.handler(request)
+        await signed.settled(request)
     except CalotypeError as error:
-        return problems.answer(route.family, error, request)
+        return problems.answer(route.family, await signed.told(request, error), request)
     except ClientDisconnect:
         return Response(status_code=499)  # no one reads it; the number is for the log
     except Exception as error:  # noqa: BLE001 - the edge: whatever was not foreseen is a bug, told without detail
         return problems.bug(route.family, error, request)
+    return response
 
 
-def _admit(route: Route, request: Request) -> None:
-    who = authenticated(request)
+async def _admitted(route: Route, request: Request) -> Request:
+    """The request as its handler is to have it, with the caller in its state."""
+    in_path = request.path_params.get("project_id") if route.family in ("ims", "native") else None
+    if not request.headers.get("x-auth-token") and signed.by_key(request.scope):
+        who, request = await signed.admitted(request, path_project=in_path, streams=route.streams)
+    else:
+        who = authenticated(request)
     request.state.caller = who
-    in_path = request.path_params.get("project_id")
     if route.needs_project and who.project_id is None:
         raise Unauthenticated("this call wants a token that is scoped to a project")
-    if in_path is not None and route.family in ("ims", "native") and in_path != who.project_id:
+    if in_path is not None and in_path != who.project_id:
         raise WrongProject("the project in the path is not that of the token")
     if route.permission:
         require(who, *([route.permission] if isinstance(route.permission, str) else route.permission))
+    return request
 
 
 def authenticated(request: Request) -> Caller:

@@ -2,7 +2,9 @@
 
 from typing import Final
 
-from calotype.web.identity import assignments, catalog, domains, projects, roles, tokens, users, versions
+from msgspec import structs
+
+from calotype.web.identity import assignments, catalog, credentials, domains, projects, roles, tokens, users, versions
 from calotype.web.route import Route
 
 ROUTES: Final[list[Route]] = [
@@ -12,6 +14,13 @@ ROUTES: Final[list[Route]] = [
     *domains.ROUTES,
     *projects.ROUTES,
     *users.ROUTES,
+    *credentials.ROUTES,
     *roles.ROUTES,
     *assignments.ROUTES,
+    # The vendor's SDKs keep only the host of an identity endpoint; they look up the project of a region.
+    *(
+        structs.replace(route, path="/v3/projects")
+        for route in projects.ROUTES
+        if (route.method, route.path) == ("GET", "/identity/v3/projects")
+    ),
 ]

@@ -14,6 +14,7 @@ from msgspec import Struct
 from calotype.blobs.budget import BufferBudget
 from calotype.blobs.stores import Stores
 from calotype.buckets.service import Buckets
+from calotype.cache.service import Cache
 from calotype.db.engine import Database, open_engine
 from calotype.db.fast import FastReads, fast_reads
 from calotype.disks.convert import Converter
@@ -59,6 +60,7 @@ class App(Struct, frozen=True, kw_only=True):
     images: Images
     downloads: Downloads
     locations: Locations
+    cache: Cache
     fetcher: Fetcher
     jobs: Jobs
     imports: Imports
@@ -87,6 +89,10 @@ async def api(settings: Settings) -> AsyncIterator[App]:
         fetcher = Fetcher(settings.fetch)
         locations = Locations(db, images, blobs, fetcher, settings)
         opened.callback(locations.close)
+        cache = Cache(db, images, fetcher, settings)
+        opened.push_async_callback(cache.close)
+        caching = asyncio.create_task(cache.keep_up(), name="cache")
+        opened.push_async_callback(_ended, caching)
         yield App(
             settings=settings,
             db=db,
@@ -98,6 +104,7 @@ async def api(settings: Settings) -> AsyncIterator[App]:
             images=images,
             downloads=downloads,
             locations=locations,
+            cache=cache,
             fetcher=fetcher,
             jobs=jobs,
             imports=Imports(settings=settings, images=images, jobs=jobs, stores=blobs, fetcher=fetcher),

@@ -399,6 +399,12 @@ class LiesElsewhere(Conflict):
     code = "lies_elsewhere"
 
 
+class NotCacheable(Invalid):
+    """The image has no bytes yet, or more than the cache of the node holds."""
+
+    code = "not_cacheable"
+
+
 class LastCopy(Forbidden):
     """An image that is active has its bytes in one store at least."""
 

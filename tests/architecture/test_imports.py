@@ -19,9 +19,10 @@ MAY_IMPORT: Final = {
     "disks": set(),
     "fetch": {"blobs"},
     "images": {"db", "blobs", "disks", "fetch", "identity"},
+    "cache": {"db", "blobs", "fetch", "identity", "images"},
     "jobs": {"db", "blobs", "buckets", "disks", "fetch", "identity", "images"},
     "metadefs": {"db", "identity"},
-    "web": {"db", "blobs", "buckets", "disks", "fetch", "identity", "images", "jobs", "metadefs"},
+    "web": {"db", "blobs", "buckets", "cache", "disks", "fetch", "identity", "images", "jobs", "metadefs"},
     "cli": {"db", "disks", "identity"},  # the commands of users go over HTTP; `serve` starts the service
 }
 I_O: Final = {

@@ -351,6 +351,15 @@ class Lifecycle:
             raise WrongStatus(now=image.status, wanted="it was deleted or taken by another while its data arrived")
         return image
 
+    def digests_in(self, connection: Connection, blob_id: BlobId) -> Digests:
+        """Of a blob that lies elsewhere, as far as they are known. Raises `BlobNotFound`."""
+        return sql.blob_digests(connection, blob_id)
+
+    def pin_in(self, connection: Connection, blob_id: BlobId, digests: Digests) -> None:
+        """Record what bytes that lie elsewhere are, once they were read whole. Who says it first has said it."""
+        given = {"md5": digests.md5, "hash_algorithm": digests.hash_algorithm, "hash_value": digests.hash_value}
+        sql.run(connection, sql.PIN_BLOB, id=blob_id, **given)
+
     # --- for the sweeper ----------------------------------------------------------------------------------------------
 
     def stale_uploads_in(self, connection: Connection, before_ms: int) -> list[tuple[ImageId, UploadId]]:

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from calotype.blobs.model import BlobId, Digests
-from calotype.db.engine import Database, now_ms
+from calotype.db.engine import Database
 from calotype.errors import FetchFailed, FetchRefused, ObjectChanged, SourceUnavailable
 from calotype.fetch.fetcher import Fetcher
 from calotype.fetch.source import Fetched
@@ -153,7 +153,7 @@ class Remote:
         """Record what the bytes of an image without digests are. The first to say it has said it."""
         with self._db.writing() as c:
             sql.run(c, sql.PIN_BLOB, id=image.blob_id, md5=md5, hash_algorithm=algorithm, hash_value=value)
-        log.info("remote_image_pinned", image_id=image.id, at=now_ms())
+        log.info("remote_image_pinned", image_id=image.id)
 
 
 def _closed(opening: "asyncio.Future[Fetched]") -> None:

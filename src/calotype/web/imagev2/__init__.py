@@ -4,6 +4,7 @@ from typing import Final
 
 from calotype.web.imagev2 import (
     actions,
+    cache,
     data,
     images,
     imports,
@@ -32,5 +33,6 @@ ROUTES: Final[list[Route]] = [
     *info.ROUTES,
     *stores.ROUTES,
     *locations.ROUTES,
+    *cache.ROUTES,
     *metadefs.ROUTES,
 ]

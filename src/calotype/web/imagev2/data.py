@@ -79,7 +79,9 @@ def _count(request: Request, header: str) -> int | None:
 
 async def download(request: Request) -> Response:
     image, reader = await app_of(request).images.open(caller(request), request.path_params["image_id"])
-    if reader is None and not image.lies_elsewhere:
+    if reader is None and image.lies_elsewhere:
+        reader = await app_of(request).cache.open(image)
+    elif reader is None:
         return Response(status_code=204)
     try:
         return await _answer(request, image, reader)
@@ -107,6 +109,7 @@ async def _answer(request: Request, image: Image, reader: BlobReader | None) -> 
     status = 200 if asked is None else 206
     if request.method == "HEAD":
         return _without_bytes(status, headers, reader)
+    app_of(request).cache.count(image.id)
     if reader is None:
         remote = await app_of(request).locations.open(image, first, last)
         return _Watched(request, image, remote.stream(), status, headers, remote)

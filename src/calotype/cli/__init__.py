@@ -14,6 +14,8 @@ from calotype.cli.demo import demo
 from calotype.cli.failure import Failure
 from calotype.cli.images import image
 from calotype.cli.jobs import job
+from calotype.cli.keys import key
+from calotype.cli.metadefs import metadefs
 from calotype.cli.options import Chosen, cloud_first
 from calotype.cli.serve import migrate, serve, settings_command, worker
 
@@ -32,6 +34,8 @@ app.command("demo")(demo)
 app.add_typer(bucket, name="bucket")
 app.add_typer(image, name="image")
 app.add_typer(job, name="job")
+app.add_typer(key, name="key")
+app.add_typer(metadefs, name="metadefs")
 
 
 def main() -> None:

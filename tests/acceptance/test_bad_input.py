@@ -331,6 +331,15 @@ def test_names_and_values_of_properties_cannot_inject(owner: Client, character: 
     assert owner.image(image["id"]) == image
 
 
+@pytest.mark.parametrize("attribute", ["kernel_id", "ramdisk_id"])
+def test_parts_of_an_image_are_named_by_their_ids(owner: Client, attribute: str) -> None:
+    values = (UNKNOWN, False, "x", 5)
+
+    statuses = [owner.http.post("/v2/images", json={attribute: value}).status_code for value in values]
+
+    assert statuses == [201, 400, 400, 400]
+
+
 # --- bodies where there are none, and other types ---------------------------------------------------------------------
 
 BODYLESS: Final = [

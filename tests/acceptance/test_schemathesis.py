@@ -29,13 +29,15 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from calotype.images import patch
+from calotype.jobs.model import JobId
+from calotype.jobs.tasks import task_id
 from tests.acceptance.test_imagev2 import active
 from tests.contract.catalogue import DATABASES
 from tests.description import DOCUMENT
 from tests.postgresql import own_database
 from tests.service import Client, Service
 
-EXAMPLES: Final = int(os.environ.get("CALOTYPE_EXAMPLES", "3"))
+EXAMPLES: Final = int(os.environ.get("CALOTYPE_EXAMPLES", "2"))
 CHECKS: Final = [
     not_a_server_error,
     status_code_conformance,
@@ -73,11 +75,31 @@ class Things:
             "bucket": lambda: self.bucket,
             "key": lambda: "disk.raw",
             "job_id": lambda: self.job,
+            "task_id": lambda: task_id(JobId(self.job)),
+            "store_id": lambda: "local",
             "region_id": lambda: "RegionOne",
+            "namespace": self.namespace,
+            **dict.fromkeys(("object_name", "property_name", "tag_name"), lambda: "thing"),
+            "resource_type": lambda: "OS::Glance::Image",
             "project_id": lambda: self.identity("project") if path.startswith("/identity") else self.member.project_id,
             **{f"{kind}_id": partial(self.identity, kind) for kind in ("user", "domain", "role")},
         }
         return {name: made[name]() for name in names if name in made}
+
+    def namespace(self) -> str:
+        """One of metadata definitions, which is the member's project's and has one of each."""
+        name = f"things-{uuid.uuid4().hex[:8]}"
+        one = {"type": "string", "title": "thing"}
+        for below, body in {
+            "": {"namespace": name, "visibility": "private", "owner": self.member.project_id},
+            f"/{name}/objects": {"name": "thing", "properties": {"thing": one}},
+            f"/{name}/properties": {"name": "thing", **one},
+            f"/{name}/tags/thing": {},
+            f"/{name}/resource_types": {"name": "OS::Glance::Image"},
+        }.items():
+            answer = self.admin.http.post(f"/v2/metadefs/namespaces{below}", json=body)
+            assert answer.status_code == 201, answer.text
+        return name
 
     def identity(self, kind: str) -> str:
         body = {kind: {"name": f"things-{uuid.uuid4().hex[:8]}"}}

@@ -263,6 +263,16 @@ def _max_ram(value: str) -> None:
         raise InvalidSize(f"max_ram: wants a whole number of MB from 0 to {LARGEST_INT}")
 
 
+def _part(attribute: str) -> Callable[[str], None]:
+    """Of an AMI: the image that is its kernel or its RAM disk. Upstream's schema has it as an id."""
+
+    def check(value: str) -> None:
+        if not IMAGE_ID.fullmatch(value):
+            raise MalformedBody(f"{attribute}: wants the id of an image, a UUID")
+
+    return check
+
+
 def _words(attribute: str, allowed: Sequence[str]) -> Callable[[str], None]:
     def check(value: str) -> None:
         if value not in allowed:
@@ -275,6 +285,8 @@ _CHECKS: Final[Mapping[str, Callable[[str], None]]] = {
     "__description": _description,
     "hw_firmware_type": _firmware,
     "max_ram": _max_ram,
+    "kernel_id": _part("kernel_id"),
+    "ramdisk_id": _part("ramdisk_id"),
     "virtual_env_type": _words("virtual_env_type", sorted(VIRTUAL_ENV_TYPES)),
     "__is_config_init": _words("__is_config_init", ("true", "false")),
     "__support_amd": _words("__support_amd", ("true", "false")),

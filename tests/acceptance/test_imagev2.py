@@ -443,7 +443,8 @@ def test_an_image_without_bytes_has_none_to_download(demo: Client) -> None:
         ({}, {"x-openstack-image-size": "x"}, CONTENT, 400),
         ({}, {"x-openstack-image-size": "-1"}, CONTENT, 400),
         ({}, {"x-openstack-image-size": str(len(CONTENT) + 1)}, CONTENT, 400),
-        ({}, {}, b"", 400),
+        ({"disk_format": None}, {}, b"", 400),
+        ({}, {"x-openstack-image-size": "1"}, b"", 400),
         ({"disk_format": "qcow2"}, {}, CONTENT, 400),
         ({}, {}, b"QFI\xfb\x00\x00\x00\x03" + bytes(200), 400),
         ({"disk_format": "vmdk"}, {}, b'# Disk DescriptorFile\nRW 1 FLAT "/etc/passwd" 0\n', 400),
@@ -460,6 +461,20 @@ def test_an_upload_that_cannot_be_is_refused_and_can_be_tried_again(
     assert told(answer)
     assert demo.image(image["id"])["status"] == "queued"
     assert demo.http.get(image["file"]).status_code == 204
+
+
+@pytest.mark.parametrize("disk_format", ["raw", "qcow2"])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_upload_without_a_byte_changes_nothing(demo: Client, chunked: bool, disk_format: str) -> None:
+    """As clients send it that run without a terminal and were given no data."""
+    image = create(demo, disk_format=disk_format)
+
+    answer = demo.http.put(image["file"], content=iter(()) if chunked else b"", headers=OCTETS)
+
+    assert answer.status_code == 204, answer.text
+    assert {**demo.image(image["id"]), "updated_at": ""} == {**image, "updated_at": ""}
+    assert demo.http.get(image["file"]).status_code == 204
+    assert upload(demo, image, b"QFI").status_code == (204 if disk_format == "raw" else 400)
 
 
 def test_bytes_come_once(demo: Client) -> None:

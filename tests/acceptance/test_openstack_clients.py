@@ -2,6 +2,9 @@
 
 import hashlib
 import io
+import json
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +58,21 @@ def test_the_command_line_creates_lists_shows_sets_saves_and_deletes(
     assert shown["properties"]["color"] == "red"
     assert saved.read_bytes() == alpine.read_bytes()
     assert after == []
+
+
+@pytest.mark.parametrize("format_", ["raw", "qcow2"])
+def test_the_command_line_creates_an_image_without_data_when_there_is_no_terminal(
+    service: Service, format_: str
+) -> None:
+    """Its standard input is what it sends then, and that is empty: in a script, or under cron."""
+    program = str(Path(sys.executable).with_name("openstack"))
+    command = [program, "image", "create", name(), "--disk-format", format_, "-f", "json"]
+    done = subprocess.run(
+        command, env=service.env(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "queued"
 
 
 def test_the_command_line_tells_why_an_image_was_refused_and_leaves_none(service: Service, tmp_path: Path) -> None:

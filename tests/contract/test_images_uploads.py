@@ -15,7 +15,6 @@ from calotype.blobs.budget import BufferBudget
 from calotype.db.engine import now_ms
 from calotype.errors import (
     CalotypeError,
-    EmptyDisk,
     FormatMismatch,
     ImageNotFound,
     ImageTooLarge,
@@ -182,7 +181,6 @@ async def broken() -> Chunks:
         (broken, None, {}, UploadCut),
         (lambda: pieces(RAW), len(RAW) + 1, {}, UploadCut),
         (lambda: pieces(RAW), len(RAW) - 1, {}, UploadCut),
-        (lambda: pieces(b""), None, {}, EmptyDisk),
         (lambda: pieces(bytes(500_001)), None, {}, ImageTooLarge),
         (lambda: pieces(qcow2()), None, {}, FormatMismatch),
         (lambda: pieces(RAW), None, {"disk_format": "qcow2"}, FormatMismatch),
@@ -204,6 +202,16 @@ async def test_a_failed_upload_leaves_a_queued_image_and_no_bytes(
         await catalogue.images.upload(caller(), image.id, chunks(), announced=announced, budget=budget)
 
     await nothing_left(catalogue, image)
+
+
+async def test_an_upload_of_nothing_leaves_a_queued_image(catalogue: Catalogue, budget: BufferBudget) -> None:
+    image = catalogue.queued()
+
+    await catalogue.images.upload(caller(), image.id, pieces(b""), announced=None, budget=budget)
+
+    after = catalogue.image(image.id)
+    assert (after.status, after.upload_id, after.size) == (ImageStatus.QUEUED, None, None)
+    assert not list(catalogue.blobs.list_blobs())
 
 
 async def test_a_disk_that_min_disk_cannot_hold_is_refused(tmp_path: Path, budget: BufferBudget) -> None:

@@ -177,7 +177,7 @@ class Images(Lifecycle):
         store: str = LOCAL,
     ) -> None:
         """Bring the bytes of a queued image; it is active on return. `announced`: how many the client said will come;
-        `store`: the one that is to hold them.
+        `store`: the one that is to hold them. When not one came, the image is queued as before.
 
         The first chunk is asked for only after everything that can be known before was checked. Whatever is raised,
         no bytes stay and the image is queued again, or what became of it meanwhile. Raises `ImageNotFound`,

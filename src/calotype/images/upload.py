@@ -85,9 +85,12 @@ class Upload:
         return self.images.begin_bytes_in(connection, image.id, self.id, reserve=reserve, now=now_ms())
 
     async def _take(self, image: Image, digests: Digests) -> None:
+        if digests.size == 0:  # clients without a terminal send such a body when they were given no data
+            log.info("nothing_uploaded", image_id=image.id)
+            return await _to_its_end(self._undo(image))
         found = await to_the_end(self._inspected, image)
         # From here a client that goes away changes nothing: what it sent is whole and is kept.
-        await _to_its_end(self._finish(image, digests, found))
+        return await _to_its_end(self._finish(image, digests, found))
 
     async def _received(self, image: Image, chunks: AsyncIterable[bytes], announced: int | None) -> Digests:
         async def grew(total: int) -> None:

@@ -4,62 +4,39 @@ import bz2
 import contextlib
 import gzip
 import hashlib
-import http.server
 import json
 import lzma
 import socket
 import subprocess
-import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import pytest
 
+from tests.importing import (
+    CONTENT,
+    ENDED,
+    OCTETS,
+    Source,
+    ask,
+    create,
+    data,
+    ended,
+    failed,
+    imported,
+    stage,
+    staged,
+    tasks,
+    told,
+    uploaded,
+    waiting,
+)
 from tests.service import Client, Service, until
 
-OCTETS: Final = {"Content-Type": "application/octet-stream"}
 PATCH: Final = {"Content-Type": "application/openstack-images-v2.1-json-patch"}
 UNKNOWN: Final = "9a1d8a5e-3c0b-4b62-8d3f-77b0a7c6d111"
 FILE_BYTES: Final = 68_000_000  # the largest file, and the most that is unpacked
-CONTENT: Final = b"bytes of a raw disk, staged " * 500
-ENDED: Final = ("success", "failure")
-
-
-class Source:
-    """A web server on this machine that users import from. `files`: path -> content."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        files = self.files
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                content = files.get(self.path)
-                self.send_response(200 if content is not None else 404)
-                self.send_header("Content-Length", str(len(content or b"")))
-                self.end_headers()
-                self.wfile.write(content or b"")
-
-            def log_message(self, *_: object) -> None:
-                return None
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-        self.thread.start()
-
-    def url(self, content: bytes) -> str:
-        path = f"/{uuid.uuid4().hex}"
-        self.files[path] = content
-        return f"http://{self.address}{path}"
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -106,80 +83,6 @@ def demo(service: Service) -> Iterator[Client]:
 def admin(service: Service) -> Iterator[Client]:
     with service.admin() as client:
         yield client
-
-
-def create(client: Client, **fields: Any) -> dict[str, Any]:
-    name = f"import-{uuid.uuid4().hex[:12]}"
-    answer = client.http.post(
-        "/v2/images", json={"name": name, "disk_format": "raw", "container_format": "bare", **fields}
-    )
-    assert answer.status_code == 201, answer.text
-    image: dict[str, Any] = answer.json()
-    return image
-
-
-def stage(client: Client, image: Mapping[str, Any], content: bytes = CONTENT) -> httpx.Response:
-    return client.http.put(f"{image['self']}/stage", content=content, headers=OCTETS)
-
-
-def staged(client: Client, content: bytes = CONTENT, **fields: Any) -> dict[str, Any]:
-    image = create(client, **fields)
-    answer = stage(client, image, content)
-    assert answer.status_code == 204, answer.text
-    return image
-
-
-def ask(client: Client, image: Mapping[str, Any], method: str, more: Mapping[str, Any] = {}, **fields: Any) -> Any:
-    body = {"method": {"name": method, **fields}, **more}
-    return client.http.post(f"{image['self']}/import", json=body)
-
-
-def tasks(client: Client, image: Mapping[str, Any]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = client.http.get(f"{image['self']}/tasks").json()["tasks"]
-    return found
-
-
-def ended(client: Client, image: Mapping[str, Any]) -> dict[str, Any]:
-    """The newest task of an image, once it has ended."""
-    task: dict[str, Any] = until(
-        lambda: (newest := tasks(client, image)[0])["status"] in ENDED and newest, "the import"
-    )
-    return task
-
-
-def imported(client: Client, image: Mapping[str, Any], method: str, *args: Any, **fields: Any) -> dict[str, Any]:
-    answer = ask(client, image, method, *args, **fields)
-    assert answer.status_code == 202, answer.text
-    task = ended(client, image)
-    assert task["status"] == "success", task
-    return client.image(image["id"])
-
-
-def failed(client: Client, image: Mapping[str, Any], method: str, *args: Any, **fields: Any) -> dict[str, Any]:
-    answer = ask(client, image, method, *args, **fields)
-    assert answer.status_code == 202, answer.text
-    task = ended(client, image)
-    assert task["status"] == "failure", task
-    return task
-
-
-def told(answer: httpx.Response) -> str:
-    return str(answer.json()["error"]["message"])
-
-
-def data(client: Client, image: Mapping[str, Any]) -> bytes:
-    answer = client.http.get(f"/v2/images/{image['id']}/file")
-    assert answer.status_code == 200, answer.text
-    return answer.content
-
-
-def staged_bytes(client: Client) -> int:
-    used = client.http.get("/v2/info/usage").json()["usage"]["image_stage_total"]["usage"]
-    return int(used)
-
-
-def waiting(service: Service) -> list[str]:
-    return [path.name for path in (service.data_dir / "blobs" / "staging").iterdir()]
 
 
 # --- staging ----------------------------------------------------------------------------------------------------------
@@ -579,12 +482,6 @@ def test_an_admins_import_is_left_as_it_is(admin: Client, source: Source) -> Non
 # --- copy-image -------------------------------------------------------------------------------------------------------
 
 
-def uploaded(client: Client, content: bytes, **fields: Any) -> dict[str, Any]:
-    image = create(client, **fields)
-    assert client.http.put(image["file"], content=content, headers=OCTETS).status_code == 204
-    return client.image(image["id"])
-
-
 def test_an_active_image_gets_more_stores(demo: Client, service: Service) -> None:
     image = uploaded(demo, b"to be copied " * 100)
 
@@ -781,30 +678,26 @@ def test_what_is_meant_to_be_packed_stays_packed(demo: Client) -> None:
 
 @pytest.mark.parametrize("wanted", ["raw", "qcow2"])
 def test_an_import_is_converted_where_the_settings_say_so(
-    make_service: Callable[..., Service], alpine: Path, tmp_path: Path, wanted: str
+    make_service: Callable[..., Service], tmp_path: Path, wanted: str
 ) -> None:
     service = make_service(environment={"CALOTYPE_IMAGEV2_CONVERT_TO": wanted}).start()
-    iso = tmp_path / "empty.iso"
+    raw, qcow2 = tmp_path / "raw", tmp_path / "qcow2"
+    raw.write_bytes(DISK.ljust(2**23, b"\0"))
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", str(raw), str(qcow2)], check=True)
+    given = {"raw": ("qcow2", qcow2), "qcow2": ("raw", raw)}[wanted]
     with service.demo() as demo:
-        other = "raw" if wanted == "qcow2" else "qcow2"
-        disk = tmp_path / "disk"
-        subprocess.run(["qemu-img", "convert", "-O", other, str(alpine), str(disk)], check=True)
-        image = create(demo, disk_format=other)
-        with disk.open("rb") as content:
-            assert demo.http.put(f"{image['self']}/stage", content=content, headers=OCTETS).status_code == 204
-        iso.write_bytes(_iso())
+        image = staged(demo, given[1].read_bytes(), disk_format=given[0])
 
         converted = imported(demo, image, "glance-direct")
-        left = imported(demo, staged(demo, iso.read_bytes(), disk_format="iso"), "glance-direct")
+        left = imported(demo, staged(demo, _iso(), disk_format="iso"), "glance-direct")
 
         out = tmp_path / "out"
         out.write_bytes(data(demo, converted))
-        assert (converted["disk_format"], converted["virtual_size"]) == (wanted, 2**30)
-        subprocess.run(
-            ["qemu-img", "compare", "-f", wanted, "-F", "qcow2", str(out), str(alpine)], check=True, capture_output=True
-        )
+        assert (converted["disk_format"], converted["virtual_size"]) == (wanted, 2**23)
+        compare = ["qemu-img", "compare", "-f", wanted, "-F", "raw", str(out), str(raw)]
+        subprocess.run(compare, check=True, capture_output=True)
         assert (left["disk_format"], left["size"]) == ("iso", len(_iso()))
-        assert len(service.files()) == 2
+        until(lambda: len(service.files()) == 2, f"no stray file: {service.files()}")
 
 
 def _iso() -> bytes:

@@ -77,6 +77,15 @@ MATRIX: Final[dict[tuple[str, str], Row]] = {
     ("GET", "/v2/info/stores"): ANYONE,
     ("GET", "/v2/info/stores/detail"): admins(200),
     ("DELETE", "/v2/stores/{store_id}/{image_id}"): admins(403),  # its only store
+    ("GET", f"{IMAGE}/locations"): admins(200),
+    ("POST", f"{IMAGE}/locations"): (401, 401, *[403] * 7),  # the settings hide them
+    ("GET", "/v2/cache"): admins(200),
+    ("DELETE", "/v2/cache"): admins(204),
+    ("POST", "/v2/cache/clean"): admins(200),
+    ("POST", "/v2/cache/prune"): admins(200),
+    ("PUT", "/v2/cache/{image_id}"): admins(202),
+    ("DELETE", "/v2/cache/{image_id}"): admins(204),
+    ("GET", "/v2/cache/nodes/{image_id}"): admins(200),
     ("GET", "/v2/tasks"): admins(200),
     ("POST", "/v2/tasks"): admins(400),  # the body of the call below is not one
     ("GET", "/v2/tasks/{task_id}"): admins(404),
@@ -92,6 +101,7 @@ GIVEN: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("POST", f"{IMAGE}/import"): {"json": {"method": {"name": "glance-direct"}}},
     ("POST", MEMBERS): {"json": {"member": "0" * 32}},
     ("PUT", MEMBER): {"json": {"status": "accepted"}},
+    ("POST", f"{IMAGE}/locations"): {"json": {"url": "http://127.0.0.1/x"}},
     ("POST", "/v2/tasks"): {"json": {}},
 }
 QUEUED: Final = {

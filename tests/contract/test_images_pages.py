@@ -266,6 +266,8 @@ FILTERS = (
     "status=in:active,queued",
     "id=in:9a1d8a5e-3c0b-4b62-8d3f-77b0a7c6d111,9a1d8a5e-3c0b-4b62-8d3f-77b0a7c6d112",
     f"owner={OTHER}",
+    "checksum=d41d8cd98f00b204e9800998ecf8427e",
+    "os_hash_value=d41d8cd98f00b204e9800998ecf8427e",
     "os_hash_algo=sha512",
     "tag=x",
     "tag=x&tag=y",

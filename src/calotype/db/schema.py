@@ -18,11 +18,12 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    TextClause,
     UniqueConstraint,
     text,
 )
 
-REVISION: Final = "0004"  # of the newest migration: what this code works with
+REVISION: Final = "0005"  # of the newest migration: what this code works with
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -161,6 +162,13 @@ Table(
 
 # --- images -----------------------------------------------------------------------------------------------------------
 
+
+def _of_images(name: str, *columns: str | TextClause) -> Index:
+    """An index without tombstones: a statement uses it when it says `status <> 'deleted'` as well."""
+    there = text("status <> 'deleted'")
+    return Index(name, *columns, sqlite_where=there, postgresql_where=there)
+
+
 Table(
     "images",
     METADATA,
@@ -202,12 +210,14 @@ Table(
     CheckConstraint("status NOT IN ('active', 'deactivated') OR blob_id IS NOT NULL", name="active_has_bytes"),
     CheckConstraint("(deleted_at IS NOT NULL) = (status = 'deleted')", name="deleted_at"),
     CheckConstraint("reserved_bytes >= 0", name="reserved_bytes"),
-    Index("ix_images_project_page", "project_id", text("created_at DESC"), text("id DESC")),
-    Index("ix_images_visibility_page", "visibility", text("created_at DESC"), text("id DESC")),
-    Index("ix_images_project_name", "project_id", "name", text("created_at DESC"), text("id DESC")),
-    Index("ix_images_project_status", "project_id", "status", text("created_at DESC"), text("id DESC")),
-    Index("ix_images_status_page", "status", text("created_at DESC"), text("id DESC")),
-    Index("ix_images_name_page", "name", text("created_at DESC"), text("id DESC")),
+    _of_images("ix_images_project_page", "project_id", text("created_at DESC"), text("id DESC")),
+    _of_images("ix_images_visibility_page", "visibility", text("created_at DESC"), text("id DESC")),
+    _of_images("ix_images_project_name", "project_id", "name", text("created_at DESC"), text("id DESC")),
+    _of_images("ix_images_project_status", "project_id", "status", text("created_at DESC"), text("id DESC")),
+    _of_images("ix_images_status_page", "status", text("created_at DESC"), text("id DESC")),
+    _of_images("ix_images_name_page", "name", text("created_at DESC"), text("id DESC")),
+    _of_images("ix_images_checksum", "checksum"),
+    _of_images("ix_images_hash_value", "hash_value"),
     Index("ix_images_blob_id", "blob_id"),
     Index("ix_images_touched", "touched_at", sqlite_where=text("touched_at IS NOT NULL"),
           postgresql_where=text("touched_at IS NOT NULL")),

@@ -55,7 +55,7 @@ THERE: Final = "status <> 'deleted'"  # tombstones are no images
 RARE: Final = 500  # images that have a value, up to which they are looked at one by one
 MOST_LOOKUPS: Final = 4  # values that are looked up to find a rare one; each costs at most RARE index entries
 # Filters by one column, with an index that begins with it.
-SELECTIVE: Final = ("name", "owner", "status")
+SELECTIVE: Final = ("checksum", "os_hash_value", "name", "owner", "status")
 
 
 class _Params(dict[str, object]):

@@ -173,7 +173,8 @@ SELECT_DIGESTS = "SELECT size, md5, hash_algorithm, hash_value FROM blobs WHERE 
 
 # How many images of a project bytes are being brought to. By ix_images_project_status.
 COUNT_ARRIVING = """
-SELECT count(*) FROM images WHERE project_id = :project_id AND status IN ('saving', 'uploading', 'importing')
+SELECT count(*) FROM images
+ WHERE project_id = :project_id AND status IN ('saving', 'uploading', 'importing') AND status <> 'deleted'
 """
 
 # Who may read the bytes of images: of each of those that have some, its owner and which of `projects` are its members.

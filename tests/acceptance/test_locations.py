@@ -1,5 +1,6 @@
 """Images that point at URLs: what may be set, what is told of it, and that their bytes never change unseen."""
 
+import gzip
 import hashlib
 import subprocess
 import uuid
@@ -233,6 +234,28 @@ def test_what_lies_at_a_url_passes_the_gate(owner: Client, web: Web, declared: s
     assert posted(owner, image_id, url).status_code == 202
     assert task_of(owner, image_id)["status"] == "failure"
     assert owner.image(image_id)["status"] == "queued"
+
+
+@pytest.mark.parametrize("how", ["patch", "job"])
+def test_bytes_of_no_disk_format_pass_under_any_and_those_of_another_do_not(
+    owner: Client, web: Web, tmp_path: Path, how: str
+) -> None:
+    disk = tmp_path / "disk.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(disk), "1G"], check=True, timeout=60)
+
+    def becomes(declared: str, data: bytes) -> str:
+        image_id = created(owner, disk_format=declared)
+        if how == "patch":
+            patched(owner, image_id, add(offered(web, data)))
+        else:
+            posted(owner, image_id, offered(web, data))
+            task_of(owner, image_id)
+        return str(owner.image(image_id)["status"])
+
+    assert becomes("qcow2", gzip.compress(content())) == "active"
+    assert becomes("raw", gzip.compress(content())) == "active"
+    assert becomes("raw", disk.read_bytes()) == "queued"
+    assert becomes("vmdk", disk.read_bytes()) == "queued"
 
 
 def test_a_large_source_is_looked_at_only_as_far_as_needed(owner: Client, web: Web) -> None:

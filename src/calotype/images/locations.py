@@ -104,10 +104,7 @@ class Locations:
         surveys = {}
         for url in urls:
             async with self._looking:
-                looked = await asyncio.to_thread(look, self._fetcher, url, image.disk_format, self.settings)
-            if looked.differs:
-                log.warning("format_differs", image_id=image.id, declared=image.disk_format, reason=looked.differs)
-            surveys[url] = looked.survey
+                surveys[url] = await asyncio.to_thread(look, self._fetcher, url, image, self.settings)
         return surveys
 
     def _write(self, c: Connection, image: Image, done: Placed) -> Image:

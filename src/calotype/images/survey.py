@@ -1,6 +1,10 @@
 """The gate for bytes that stay where they are: read over HTTP only as far as it wants to see them."""
 
-from msgspec import Struct
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+
+import structlog
 
 from calotype.disks.gate import inspect_at
 from calotype.disks.model import Inspection
@@ -8,8 +12,11 @@ from calotype.errors import FetchFailed, FormatMismatch, ImageTooLarge
 from calotype.fetch.fetcher import Fetcher
 from calotype.fetch.source import Fetched
 from calotype.fetch.wire import Clock
+from calotype.images.model import Image
 from calotype.images.placing import Survey
-from calotype.settings import Settings
+from calotype.settings import ImageSettings, Settings
+
+log = structlog.get_logger()
 
 WITHIN_S = 60.0  # of one look at a source
 MOST_BYTES = 32 * 1024 * 1024  # that are read of it, and kept meanwhile
@@ -17,26 +24,41 @@ BLOCK_BYTES = 256 * 1024
 NEAR_BYTES = 1024 * 1024  # read over rather than asked for anew
 
 
-class Looked(Struct, frozen=True, kw_only=True):
-    survey: Survey
-    differs: str = ""  # how the format is another than declared, where that is only logged
-
-
-def look(fetcher: Fetcher, url: str, declared: str | None, settings: Settings) -> Looked:
-    """What lies at `url`. For a thread; takes at most `WITHIN_S` and `MOST_BYTES`.
+def look(fetcher: Fetcher, url: str, image: Image, settings: Settings) -> Survey:
+    """What lies at `url`, that `image` is to point at. For a thread; takes at most `WITHIN_S` and `MOST_BYTES`.
 
     Raises `FetchRefused`, `FetchFailed`, `SourceUnavailable`, `ImageTooLarge`, the leaves of `DiskRefused`.
     """
     with _Disk(fetcher, url) as disk:
         if disk.size > settings.image.file_bytes:
             raise ImageTooLarge(f"the source has {disk.size} bytes; an image has at most {settings.image.file_bytes}")
-        try:
-            found, differs = disk.inspected(declared, settings), ""
-        except FormatMismatch as mismatch:
-            if settings.image.format_enforcement:
-                raise
-            found, differs = disk.inspected(None, settings), mismatch.message
-        return Looked(survey=Survey(size=disk.size, virtual_size=found.virtual_size), differs=differs)
+        found = judged(partial(inspect_at, disk.read_at, disk.size), image, settings.image)
+        return Survey(size=disk.size, virtual_size=found.virtual_size)
+
+
+def judged(inspecting: Callable[..., Inspection], image: Image, limits: ImageSettings) -> Inspection:
+    """What the gate says of bytes that lie elsewhere. `inspecting`: one of its functions, with the bytes.
+
+    Bytes of no disk format at all, a packed archive for one, pass under any declared format: they are the source's, and
+    harm nobody. Another disk format than was declared passes only without `format_enforcement`. Both are logged. What
+    is unsafe, broken or of two formats never passes. Raises the leaves of `DiskRefused`.
+    """
+    inspected = partial(inspecting, most_virtual_bytes=limits.virtual_bytes_per_image)
+    try:
+        return inspected(declared=image.disk_format)
+    except FormatMismatch as mismatch:
+        found = _otherwise(inspected, ("raw",) if limits.format_enforcement else (None, "raw"))
+        if found is None:
+            raise
+        log.warning("format_differs", image_id=image.id, declared=image.disk_format, reason=mismatch.message)
+        return found
+
+
+def _otherwise(inspected: Callable[..., Inspection], formats: Sequence[str | None]) -> Inspection | None:
+    for declared in formats:
+        with suppress(FormatMismatch):
+            return inspected(declared=declared)
+    return None
 
 
 class _Disk:
@@ -61,10 +83,6 @@ class _Disk:
 
     def __exit__(self, *_error: object) -> None:
         self._source.close()
-
-    def inspected(self, declared: str | None, settings: Settings) -> Inspection:
-        most = settings.image.virtual_bytes_per_image
-        return inspect_at(self.read_at, self.size, declared=declared, most_virtual_bytes=most)
 
     def read_at(self, offset: int, n: int) -> bytes:
         first, last = offset // BLOCK_BYTES, (offset + n - 1) // BLOCK_BYTES

@@ -9,6 +9,7 @@ publish  the image is active on the URL, and the job a success
 import asyncio
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from sqlalchemy import Connection
@@ -17,14 +18,15 @@ from calotype.blobs.digest import digest_file
 from calotype.blobs.stores import Stores
 from calotype.blobs.threads import to_the_end
 from calotype.db.engine import now_ms
+from calotype.disks.gate import inspect
 from calotype.disks.model import Inspection
 from calotype.errors import DigestMismatch, Forbidden, MalformedBody, WrongStatus
 from calotype.fetch.fetcher import Fetcher
 from calotype.identity.model import Caller
 from calotype.images import attributes
-from calotype.images.model import ImageStatus, Location
+from calotype.images.model import Image, ImageStatus, Location
 from calotype.images.service import Images
-from calotype.images.upload import inspected
+from calotype.images.survey import judged
 from calotype.jobs.kinds.ingest import digests_of_json, digests_to_json, image_of
 from calotype.jobs.kinds.parts import Parts
 from calotype.jobs.model import Job, JobId, JobType
@@ -124,9 +126,7 @@ class Locate:
             await self._fetch(run)  # fetched by a worker on another machine, whose scratch folder this is not
         image = await self.images.db.read(lambda c: self.images.held_in(c, image_of(run.job), run.upload_id))
         claim = run.job.request["validation_data"]
-        found: Inspection = await asyncio.to_thread(
-            inspected, source, image_id=image.id, declared=image.disk_format, limits=self.settings.image
-        )
+        found = await asyncio.to_thread(self._judged, source, image)
         attributes.min_disk_holds(image.min_disk, found.virtual_size)
         algorithm = claim.get("os_hash_algo", self.settings.image.hash_algorithm)
         digest = partial(
@@ -140,6 +140,10 @@ class Locate:
         if claim and claim["os_hash_value"].lower() != digests.hash_value:
             raise DigestMismatch(f"the bytes at the location do not have the {algorithm} that was given")
         return {"virtual_size": found.virtual_size, **digests_to_json(digests)}
+
+    def _judged(self, source: Path, image: Image) -> Inspection:
+        with source.open("rb") as file:
+            return judged(partial(inspect, file), image, self.settings.image)
 
     async def _publish(self, run: Run) -> Result:
         kept = run.results["inspect"]

@@ -67,7 +67,7 @@ def assert_whole(service: Service, client: Client, image: Mapping[str, Any], *st
     assert (task["status"], shown["status"]) == ("success", "active"), task
     assert len(client.http.get(f"/v2/images/{image['id']}/file").content) == shown["size"]
     job_id = job_of(client, image)
-    until(lambda: not bytes_of(service, job_id, *staged), f"no byte left: {bytes_of(service, job_id, *staged)}", 20)
+    until(lambda: not bytes_of(service, job_id, *staged), f"no byte left: {bytes_of(service, job_id, *staged)}")
 
 
 @pytest.mark.parametrize(("step", "moment"), POINTS)
@@ -150,7 +150,7 @@ def test_an_image_is_deleted_at_any_step_of_its_import(idle: Service, step: str)
         assert deleted.status_code == 204
         assert client.http.get(image["self"]).status_code == 404
         assert client.ended(job_id)["status"] == "FAIL"
-        until(lambda: idle.files() <= before, f"no byte left: {idle.files() - before}", 20)
+        until(lambda: idle.files() <= before, f"no byte left: {idle.files() - before}")
         assert client.http.get("/v2/info/usage").json() == quota
         worker.terminate()
         worker.wait(timeout=60)
@@ -171,7 +171,7 @@ def test_an_image_is_deleted_just_after_its_import_made_it_active(idle: Service)
 
         assert deleted.status_code == 204
         assert client.ended(job_id)["status"] == "SUCCESS"
-        until(lambda: idle.files() <= before, f"no byte left: {idle.files() - before}", 20)
+        until(lambda: idle.files() <= before, f"no byte left: {idle.files() - before}")
         assert client.http.get(image["self"]).status_code == 404
         worker.terminate()
         worker.wait(timeout=60)

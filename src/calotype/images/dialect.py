@@ -26,7 +26,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     disk_format: str | None = None  # of an image that is created without
     container_format: str | None = None
     visibility: Visibility = Visibility.SHARED
-    not_created: Mapping[Visibility, type[CalotypeError]] = {}  # visibilities that a new image of a user cannot have
+    not_chosen: Mapping[Visibility, type[CalotypeError]] = {}  # visibilities that a user cannot give an image
     private_takes_members: bool = False  # a private image that is offered becomes a shared one
     listed_as: tuple[tuple[str, str], ...] = ()  # parameters that the links of every list carry
     absent: tuple[str, ...] = ()  # beginnings of paths that this API does not have
@@ -41,11 +41,11 @@ class Dialect(Struct, frozen=True, kw_only=True):
             return rest.partition("/")[0] not in self.absent_of_image
         return not path.startswith(self.absent)
 
-    def check_created(self, visibility: Visibility) -> None:
-        """Pass for a visibility that a user's new image may have. Raises the error that the table names."""
-        error = self.not_created.get(visibility)
+    def check_chosen(self, visibility: Visibility) -> None:
+        """Pass for a visibility that a user may give an image. Raises the error that the table names."""
+        error = self.not_chosen.get(visibility)
         if error is not None:
-            raise error(f"visibility: a new image is private; {visibility} it cannot be")
+            raise error(f"visibility: an image is private, and shared by its members; {visibility} it cannot be made")
 
 
 DIALECTS: Final[Mapping[str, Dialect]] = {
@@ -66,7 +66,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         disk_format="zvhd2",
         container_format="bare",
         visibility=Visibility.PRIVATE,
-        not_created={
+        not_chosen={
             Visibility.PUBLIC: Forbidden,
             Visibility.SHARED: MalformedBody,
             Visibility.COMMUNITY: MalformedBody,

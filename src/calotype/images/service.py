@@ -74,7 +74,7 @@ class Images(Lifecycle):
         if spec.visibility is Visibility.PUBLIC:
             require(caller, PUBLISH)
         if not caller.is_admin:
-            self.dialect.check_created(spec.visibility)
+            self.dialect.check_chosen(spec.visibility)
         attributes.properties_count(spec.properties, most=self.limits.properties)
         return await self.db.write(lambda c: self.create_in(c, project_id=owner, spec=spec, now=now_ms()))
 
@@ -115,6 +115,8 @@ class Images(Lifecycle):
             most_tags=self.limits.tags,
             most_properties=self.limits.properties,
         )
+        if after.visibility is not before.visibility and not caller.is_admin:
+            self.dialect.check_chosen(after.visibility)
         return self._changed(connection, before, after)
 
     async def delete(self, caller: Caller, image_id: str) -> None:

@@ -16,6 +16,7 @@ from tests.acceptance.test_imagev2 import active, change, create
 from tests.description import DOCUMENT, held_to_its_description
 from tests.service import Client, Service, password_auth
 
+EMPTY: Final = {"POST /v2/cache/clean"}  # answers 200 without a body, as upstream does
 IDS: Final = [f"{route.method} {route.path}" for route in ROUTES]
 
 
@@ -84,7 +85,7 @@ def test_a_route_says_what_it_wants_and_gives(route: Route) -> None:
     answered = "content" in told["responses"][str(route.status)]
     if route.method == "HEAD" or route.status == 204:
         assert not answered, "gives= is too much"
-    elif route.status != 202:  # which may say no more than that
+    elif route.status != 202 and f"{route.method} {route.path}" not in EMPTY:  # 202 may say no more than that
         assert answered, "gives= is missing"
     assert all("content" in answer for status, answer in told["responses"].items() if status >= "400") or (
         route.method == "HEAD"

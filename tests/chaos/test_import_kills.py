@@ -4,12 +4,14 @@ image can be deleted at any moment of its import."""
 import gzip
 import signal
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from tests.chaos.test_kills import _state, dying_worker, healthy_worker
+from tests.chaos.dying_worker import GO, HOLD, HOLDING
+from tests.chaos.test_kills import dying_worker, healthy_worker
 from tests.importing import OCTETS, Source, ask, create, ended, staged, tasks, uploaded
 from tests.service import Client, Service, until
 
@@ -55,6 +57,28 @@ def bytes_of(service: Service, job_id: str, *staged: str) -> set[str]:
     files = service.files() | {f"second/{path.relative_to(second)}" for path in second.rglob("*") if path.is_file()}
     names = (job_id, *staged)
     return {file for file in files if any(name in file for name in names)} - {f"blobs/{job_id[:2]}/{job_id}"}
+
+
+@contextmanager
+def held(service: Service, step: str, moment: str) -> Iterator[Callable[[], None]]:
+    """A worker whose job holds still at a point; yields what waits until it does. On leaving the job goes on."""
+    run = service.data_dir / "run"
+    (run / GO).unlink(missing_ok=True)
+    worker = dying_worker(service, step, moment, HOLD)
+
+    def holds() -> None:
+        until((run / HOLDING).exists, "the job to hold still")
+
+    try:
+        yield holds
+    finally:
+        (run / GO).touch()
+        worker.terminate()
+        worker.wait(timeout=60)
+
+
+def go_on(service: Service) -> None:
+    (service.data_dir / "run" / GO).touch()
 
 
 def job_of(client: Client, image: Mapping[str, Any]) -> str:
@@ -139,61 +163,56 @@ def test_an_image_is_deleted_at_any_step_of_its_import(idle: Service, step: str)
     with idle.demo() as client:
         before, quota = idle.files(), client.http.get("/v2/info/usage").json()
         image = staged(client, gzip.compress(DISK + b"deleted at " + step.encode()))
-        worker = dying_worker(idle, step, "before", "SIGSTOP")
-        ask(client, image, "glance-direct")
-        until(lambda: _state(worker.pid) == "T", "the worker to be stopped")
-        job_id = job_of(client, image)
+        with held(idle, step, "before") as holds:
+            ask(client, image, "glance-direct")
+            holds()
+            job_id = job_of(client, image)
 
-        deleted = client.http.delete(image["self"])
-        worker.send_signal(signal.SIGCONT)
+            deleted = client.http.delete(image["self"])
+            go_on(idle)
 
-        assert deleted.status_code == 204
-        assert client.http.get(image["self"]).status_code == 404
-        assert client.ended(job_id)["status"] == "FAIL"
-        until(lambda: idle.files() <= before, f"no byte left: {idle.files() - before}")
-        assert client.http.get("/v2/info/usage").json() == quota
-        worker.terminate()
-        worker.wait(timeout=60)
+            assert deleted.status_code == 204
+            assert client.http.get(image["self"]).status_code == 404
+            assert client.ended(job_id)["status"] == "FAIL"
+            until(lambda: idle.files() <= before, f"no byte left: {idle.files() - before}")
+            assert client.http.get("/v2/info/usage").json() == quota
 
 
 def test_an_image_is_deleted_just_after_its_import_made_it_active(idle: Service) -> None:
     with idle.demo() as client:
         before = idle.files()
         image = staged(client, DISK + b"deleted when active")
-        worker = dying_worker(idle, "publish", "after", "SIGSTOP")
-        ask(client, image, "glance-direct")
-        until(lambda: _state(worker.pid) == "T", "the worker to be stopped")
-        job_id = job_of(client, image)
-        assert client.image(image["id"])["status"] == "active"
+        with held(idle, "publish", "after") as holds:
+            ask(client, image, "glance-direct")
+            holds()
+            job_id = job_of(client, image)
+            assert client.image(image["id"])["status"] == "active"
 
-        deleted = client.http.delete(image["self"])
-        worker.send_signal(signal.SIGCONT)
+            deleted = client.http.delete(image["self"])
+            go_on(idle)
 
-        assert deleted.status_code == 204
-        assert client.ended(job_id)["status"] == "SUCCESS"
-        until(lambda: idle.files() <= before, f"no byte left: {idle.files() - before}")
-        assert client.http.get(image["self"]).status_code == 404
-        worker.terminate()
-        worker.wait(timeout=60)
+            assert deleted.status_code == 204
+            assert client.ended(job_id)["status"] == "SUCCESS"
+            until(lambda: idle.files() <= before, f"no byte left: {idle.files() - before}")
+            assert client.http.get(image["self"]).status_code == 404
 
 
 def test_an_image_is_deleted_while_it_is_copied(idle: Service) -> None:
     with idle.demo() as client:
         image = uploaded(client, b"deleted while it is copied " * 100)
-        worker = dying_worker(idle, "copy", "before", "SIGSTOP")
-        ask(client, image, "copy-image", {"stores": ["second"]})
-        until(lambda: _state(worker.pid) == "T", "the worker to be stopped")
-        job_id = job_of(client, image)
         second = idle.data_dir.parent / "second"
         before = {path for path in second.rglob("*") if path.is_file()}
+        with held(idle, "copy", "before") as holds:
+            ask(client, image, "copy-image", {"stores": ["second"]})
+            holds()
+            job_id = job_of(client, image)
 
-        assert client.http.delete(image["self"]).status_code == 204
-        worker.send_signal(signal.SIGCONT)
+            deleted = client.http.delete(image["self"])
+            go_on(idle)
 
-        assert client.ended(job_id)["status"] == "FAIL"
-        assert {path for path in second.rglob("*") if path.is_file()} == before
-        worker.terminate()
-        worker.wait(timeout=60)
+            assert deleted.status_code == 204
+            assert client.ended(job_id)["status"] == "FAIL"
+            assert {path for path in second.rglob("*") if path.is_file()} == before
 
 
 def test_a_second_upload_is_refused_while_an_import_is_under_way(idle: Service) -> None:

@@ -221,7 +221,7 @@ def property_value(attribute: str, value: object) -> str:
 
 def properties_count(properties: Mapping[str, str], *, most: int) -> None:
     """Pass while the properties that the owner set are not too many."""
-    own = sum(1 for attribute in properties if attribute not in SYSTEM)
+    own = sum(1 for name in properties if name not in SYSTEM and not name.startswith(RESERVED_PREFIXES))
     if own > most:
         raise Invalid(f"an image has at most {most} properties; this would be {own}")
 

@@ -9,6 +9,7 @@ from calotype.db.engine import Database, now_ms
 from calotype.disks.model import DiskFormat
 from calotype.errors import ImageTooLarge, IsoImage, LiesElsewhere, WrongStatus
 from calotype.identity.model import Caller
+from calotype.images import marks
 from calotype.images.model import Image, ImageCreate, ImageId, ImageStatus
 from calotype.images.service import Images
 from calotype.jobs.model import Job, JobId, JobType
@@ -33,7 +34,8 @@ async def submit(
     def work(c: Connection) -> JobId:
         source = images.visible_in(c, caller, image_id)
         _copyable(source, settings)
-        properties = {key: value for key, value in source.properties.items() if key != "__description"}
+        left_out = {"__description", *marks.ALL}
+        properties = {key: value for key, value in source.properties.items() if key not in left_out}
         if description:
             properties["__description"] = description
         properties |= {

@@ -345,6 +345,18 @@ def test_an_admins_list_walks_the_index_of_its_filter_and_sorts_nothing(tmp_path
         assert all(before.startswith("SCAN s") for before in sorts), plan  # pages that are merged, nothing else
 
 
+@pytest.mark.parametrize("status", [*MemberStatus, "all"])
+def test_images_that_are_shared_are_read_a_page_at_a_time(tmp_path: Path, status: str) -> None:
+    with opened("sqlite", tmp_path) as catalogue:
+        wanted = asked(f"visibility=shared&member_status={status}", limit=25)
+        plan = plan_of(catalogue, *pages.listing(caller(), wanted, None, None))
+
+        assert "SEARCH i USING INDEX ix_images_project_page (project_id=?)" in plan, plan
+        assert "SEARCH m USING COVERING INDEX ix_image_members_page (member_id=? AND status=?)" in plan, plan
+        sorts = [before for before, step in itertools.pairwise(plan.splitlines()) if "TEMP B-TREE" in step]
+        assert all(before.startswith("SCAN s") for before in sorts), plan
+
+
 @pytest.mark.parametrize("query", ["", "k=1", "tag=x", "name=a", "status=active"])
 def test_a_list_of_own_images_walks_an_index_and_sorts_nothing(tmp_path: Path, query: str) -> None:
     """Whatever is asked of it in the default order, SQLite walks the page's index, or that of properties or tags."""

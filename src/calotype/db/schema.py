@@ -23,7 +23,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0005"  # of the newest migration: what this code works with
+REVISION: Final = "0006"  # of the newest migration: what this code works with
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -258,9 +258,11 @@ Table(
     Column("status", Text, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    Column("image_created_at", BigInteger, nullable=False, server_default="0"),  # as the image has it
     PrimaryKeyConstraint("member_id", "image_id"),
     CheckConstraint(_one_of("status", "pending accepted rejected"), name="status"),
     Index(None, "image_id"),
+    Index("ix_image_members_page", "member_id", "status", text("image_created_at DESC"), text("image_id DESC")),
 )
 
 # What the quotas are checked against; changed in the transaction that changes the images.

@@ -15,7 +15,7 @@ from calotype.errors import BadFilter
 from calotype.identity.model import Caller
 from calotype.images import sql
 from calotype.images.attributes import IMAGE_ID
-from calotype.images.model import Image, ImageQuery, Page, TimeFilter, Visibility
+from calotype.images.model import Image, ImageQuery, MemberStatus, Page, TimeFilter, Visibility
 from calotype.images.query import SIZES
 
 COLUMN: Final[Mapping[str, str]] = {
@@ -249,7 +249,8 @@ def _sources(caller: Caller, query: ImageQuery, params: _Params) -> list[tuple[s
     if asked in (Visibility.PUBLIC, Visibility.COMMUNITY):
         return [("images i", [f"i.visibility = '{asked}'"])]
     others = f"i.project_id <> {me}"
-    own = [] if asked in (None, "all") else [f"i.visibility = '{asked}'"]
+    # Written so that it does not tempt the planner to walk the images of all projects in the index of visibilities.
+    own = [] if asked in (None, "all") else [f"(i.visibility || '') = '{asked}'"]
     sources = [_of_project(query, me, own, params)]
     if asked in (None, "all"):
         sources.append(("images i", ["i.visibility = 'public'", others]))
@@ -257,9 +258,8 @@ def _sources(caller: Caller, query: ImageQuery, params: _Params) -> list[tuple[s
         sources.append(("images i", ["i.visibility = 'community'", others]))
     if asked in (None, "all", Visibility.SHARED):
         shared = [f"m.member_id = {me}", "i.id = m.image_id", "i.visibility = 'shared'", others]
-        if query.member_status != "all":
-            shared.append(f"m.status = {params.add(query.member_status.value)}")
-        sources.append(("image_members m CROSS JOIN images i", shared))
+        answers = list(MemberStatus) if query.member_status == "all" else [query.member_status]
+        sources += [("image_members m CROSS JOIN images i", [f"m.status = '{one}'", *shared]) for one in answers]
     return sources
 
 
@@ -335,6 +335,8 @@ def _driven(expression: str, tables: str) -> str:
     """Order by the driving table where it has the column, so that its index is the order."""
     if tables.startswith(("image_props d", "image_tags d")):
         return {"i.created_at": "d.created_at", "i.id": "d.image_id"}.get(expression, expression)
+    if tables.startswith("image_members m"):
+        return {"i.created_at": "m.image_created_at", "i.id": "m.image_id"}.get(expression, expression)
     return expression
 
 

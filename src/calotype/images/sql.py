@@ -223,8 +223,8 @@ SELECT_MEMBER = f"SELECT {_MEMBER} FROM image_members WHERE image_id = :image_id
 SELECT_MEMBERS = f"SELECT {_MEMBER} FROM image_members WHERE image_id = :image_id ORDER BY created_at, member_id"  # noqa: S608 - constants
 COUNT_MEMBERS = "SELECT count(*) FROM image_members WHERE image_id = :image_id"
 INSERT_MEMBER = """
-INSERT INTO image_members (image_id, member_id, status, created_at, updated_at)
-VALUES (:image_id, :member_id, 'pending', :now, :now)
+INSERT INTO image_members (image_id, member_id, status, created_at, updated_at, image_created_at)
+SELECT id, :member_id, 'pending', :now, :now, created_at FROM images WHERE id = :image_id
 ON CONFLICT (member_id, image_id) DO NOTHING
 """
 UPDATE_MEMBER = """

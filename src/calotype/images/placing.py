@@ -219,7 +219,10 @@ class _Patch:
         claim = _agreed(self.image, self.claims, hash_algorithm)
         locations = tuple(place for place in self.places if isinstance(place, Location))
         known = {place.url for place in self.before if isinstance(place, Location)}
-        found = [surveys[location.url] for location in locations if location.url not in known]
+        new = [location.url for location in locations if location.url not in known]
+        if not surveys.keys() >= set(new):
+            raise LocationConflict("the locations of the image were changed meanwhile; try again")
+        found = [surveys[url] for url in new]
         size = found[0].size if self.queued and found else self.image.size
         if any(survey.size != size for survey in found):
             raise LocationConflict(f"a location has another number of bytes than the {size} of the image")

@@ -75,7 +75,7 @@ NEW_IMAGE: Final[dict[str, Any]] = {
     "additionalProperties": {"type": ["string", "number", "boolean"]},
 }
 
-_VALUE: Final = {"type": ["string", "boolean", "integer", "array", "null"]}
+_VALUE: Final = {"type": ["string", "boolean", "integer", "array", "object", "null"]}  # objects are locations
 _PATH: Final = {"type": "string", "pattern": "^/"}
 _V2_1: Final = {
     "type": "array",

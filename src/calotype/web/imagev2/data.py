@@ -16,11 +16,12 @@ from calotype.images.remote import RemoteReader
 from calotype.jobs.kinds.imports import STAGED
 from calotype.web.imagev2 import bodies
 from calotype.web.request import app_of, caller
-from calotype.web.route import Route
+from calotype.web.route import Parameter, Route
 
 OCTETS: Final = "application/octet-stream"
 PATH: Final = "/v2/images/{image_id}/file"
 MOST_DIGITS: Final = 18
+STORE: Final = Parameter(name="x-image-meta-store", where="header", summary="the store that is to hold the bytes")
 
 
 async def upload(request: Request) -> Response:
@@ -54,9 +55,9 @@ async def stage(request: Request) -> Response:
 def _store(request: Request) -> str:
     """The store that is to hold the bytes. Raises `Invalid`."""
     stores = app_of(request).blobs
-    name = request.headers.get("x-image-meta-store") or stores.default
+    name = request.headers.get(STORE.name) or stores.default
     if name not in stores.writable:
-        raise Invalid(f"x-image-meta-store: wants one of {', '.join(stores.writable)}")
+        raise Invalid(f"{STORE.name}: wants one of {', '.join(stores.writable)}")
     return name
 
 
@@ -162,7 +163,7 @@ ROUTES: Final[list[Route]] = [
         family="imagev2",
         permission=("ims:images:get", "ims:images:update", "ims:images:upload"),
         summary="Upload image data",
-        reads=bodies.UPLOADING,
+        reads=(*bodies.UPLOADING, STORE),
         takes=bodies.OCTETS,
         status=204,
     ),

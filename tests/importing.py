@@ -16,15 +16,24 @@ ENDED: Final = ("success", "failure")
 
 
 class Source:
-    """A web server on this machine that users import from. `files`: path -> content."""
+    """A web server on this machine that users import from. `files`: path -> content. At `/stalls` it sends half of what
+    it says, and the rest once `released` is set."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
-        files = self.files
+        self.released = threading.Event()
+        files, released = self.files, self.released
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 content = files.get(self.path)
+                if self.path == "/stalls":
+                    self.send_response(200)
+                    self.send_header("Content-Length", "2000000")
+                    self.end_headers()
+                    self.wfile.write(bytes(1_000_000))
+                    released.wait(timeout=120)
+                    return
                 self.send_response(200 if content is not None else 404)
                 self.send_header("Content-Length", str(len(content or b"")))
                 self.end_headers()
@@ -44,6 +53,7 @@ class Source:
         return f"http://{self.address}{path}"
 
     def close(self) -> None:
+        self.released.set()
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()

@@ -475,6 +475,30 @@ def test_an_import_that_failed_can_be_tried_again(demo: Client, source: Source) 
     assert [task["status"] for task in tasks(demo, image)] == ["success", "failure"]
 
 
+@pytest.mark.parametrize("how", ["delete", "cancel"])
+def test_a_download_that_stalls_is_ended_by_deleting_or_cancelling(
+    demo: Client, source: Source, service: Service, how: str
+) -> None:
+    image = create(demo)
+    ask(demo, image, "web-download", uri=f"http://{source.address}/stalls")
+    job_id = tasks(demo, image)[0]["id"].replace("-", "")
+    until(lambda: [name for name in waiting(service) if job_id in name], "the download to begin")
+
+    if how == "delete":
+        assert demo.http.delete(image["self"]).status_code == 204
+    else:
+        assert demo.http.post(f"/calotype/v1/jobs/{job_id}:cancel").status_code == 202
+
+    job = demo.ended(job_id, within_s=60)
+    assert (job["status"], job["fail_reason"]) == (
+        "FAIL",
+        "the image was deleted" if how == "delete" else "cancelled by demo",
+    )
+    until(lambda: not [name for name in service.files() if job_id in name], "its files to be gone")
+    if how == "cancel":
+        assert demo.image(image["id"])["status"] == "queued"
+
+
 def test_an_admins_import_is_left_as_it_is(admin: Client, source: Source) -> None:
     assert "injected" not in imported(admin, create(admin), "web-download", uri=source.url(CONTENT))
 

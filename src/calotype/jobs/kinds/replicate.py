@@ -16,6 +16,7 @@ from calotype.db.engine import now_ms
 from calotype.errors import CalotypeError, ImageNotFound, JobCancelled
 from calotype.images import marks
 from calotype.images.model import Image
+from calotype.images.sweep import remove_copy
 from calotype.jobs.kinds.ingest import image_of
 from calotype.jobs.kinds.parts import Parts
 from calotype.jobs.model import Job, JobType
@@ -70,9 +71,8 @@ class Replicate:
         try:
             await self.images.db.write(lambda c: self._stored_in(c, run, blob_id, store))
         except ImageNotFound:
-            # Deleted while its bytes were copied. Where another image has the same bytes, they go with that one.
-            if not await self.images.db.read(lambda c: self.images.known_blob_ids_in(c, [blob_id])):
-                await asyncio.to_thread(self.blobs.delete_from, blob_id, store)
+            # Deleted while its bytes were copied. Another image may count on the same bytes there.
+            await asyncio.to_thread(remove_copy, self.images, self.images.db, self.blobs, blob_id, store)
             raise
 
     def _image_in(self, c: Connection, run: Run) -> Image:

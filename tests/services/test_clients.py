@@ -170,7 +170,6 @@ def test_the_command_openstack_imports_and_lists_tasks_stores_and_definitions(de
     assert run("openstack", "image", "show", made["id"], "-f", "json")["status"] == "active"
     stores = {store["ID"] for store in run("openstack", "image", "stores", "list", "-f", "json")}
     assert stores == {"local", "other", "web"}
-    tasks = run("openstack", "image", "task", "list", "-f", "json")
-    assert {task["Status"] for task in tasks} <= {"success", "processing", "pending", "failure"}
-    assert tasks
+    tasks = run("openstack", "image", "task", "list", "-f", "json", cloud="calotype-admin")
+    assert {"success"} <= {task["Status"] for task in tasks} <= {"success", "processing", "pending", "failure"}
     assert run("openstack", "image", "metadef", "namespace", "list", "-f", "json")

@@ -722,6 +722,7 @@ def test_only_shared_images_have_members(demo: Client, admin: Client) -> None:
     for client, image in ((demo, private), (demo, community), (admin, public)):
         answer = client.http.post(f"{image['self']}/members", json={"member": "0" * 32})
         assert answer.status_code == 403
+        assert client.http.get(f"{image['self']}/members").status_code == 403
 
 
 def test_tags_come_and_go_one_by_one(demo: Client) -> None:

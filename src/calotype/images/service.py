@@ -248,10 +248,7 @@ class Images(Lifecycle):
 
         def work(c: Connection) -> Member:
             image = self.owned_in(c, caller, image_id)
-            if image.visibility is Visibility.PRIVATE and not self.dialect.private_takes_members:
-                raise NotShareable("a private image has no members; change its visibility to shared first")
-            if image.visibility not in (Visibility.PRIVATE, Visibility.SHARED):
-                raise NotShareable(f"a {image.visibility} image has no members; everyone can use it")
+            self._shareable(image)
             present = sql.members(c, image.id)
             if any(member.member_id == member_id for member in present):
                 raise MemberExists(member_id)
@@ -268,8 +265,7 @@ class Images(Lifecycle):
 
         def work(c: Connection) -> tuple[Member, ...]:
             image = self.visible_in(c, caller, image_id)
-            if image.visibility is Visibility.PUBLIC:
-                raise NotShareable("a public image has no members; everyone can use it")
+            self._shareable(image)
             everyone = caller.is_admin or image.project_id == caller.project_id
             return tuple(m for m in sql.members(c, image.id) if everyone or m.member_id == caller.project_id)
 
@@ -326,6 +322,12 @@ class Images(Lifecycle):
                 sql.run(c, sql.SET_STATUS, id=image.id, version=image.version, status=wanted.value, now=now)
 
         await self.db.write(work)
+
+    def _shareable(self, image: Image) -> None:
+        if image.visibility is Visibility.PRIVATE and not self.dialect.private_takes_members:
+            raise NotShareable("a private image has no members; change its visibility to shared first")
+        if image.visibility not in (Visibility.PRIVATE, Visibility.SHARED):
+            raise NotShareable(f"a {image.visibility} image has no members; everyone can use it")
 
     async def _retag(self, caller: Caller, image_id: str, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> None:
         def work(c: Connection) -> None:

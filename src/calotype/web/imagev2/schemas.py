@@ -59,6 +59,7 @@ IMAGE: Final[dict[str, Any]] = {
         "self": _shown("string", "An image self url"),
         "file": _shown("string", "An image file url"),
         "schema": _shown("string", "An image schema url"),
+        "stores": _shown("string", "Ids of the stores that hold the image data, with commas between them"),
         "direct_url": _shown("string", "URL to access the image file kept in external store"),
         "locations": _property(
             "array",

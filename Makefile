@@ -1,6 +1,6 @@
 # One command for everything, the same in CI. Bare `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run check test test-services bench docs lock clean
+.PHONY: help setup demo run check test test-services bench bench-lists docs lock clean
 MAKEFLAGS += --no-print-directory
 
 bin := .venv/bin
@@ -36,6 +36,9 @@ test-services: setup ## the tests that want a real PostgreSQL, which is started 
 
 bench: setup ## the measurements
 	@$(bin)/python -m bench
+
+bench-lists: setup ## lists of 25 from a thousand and from a million images
+	@$(bin)/python -m bench.lists
 
 docs: $(ready) ## write the generated parts of docs/reference, then check links and that nothing is left out
 	@$(bin)/python scripts/docs_reference.py

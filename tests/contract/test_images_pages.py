@@ -351,7 +351,7 @@ def test_images_that_are_shared_are_read_a_page_at_a_time(tmp_path: Path, status
         wanted = asked(f"visibility=shared&member_status={status}", limit=25)
         plan = plan_of(catalogue, *pages.listing(caller(), wanted, None, None))
 
-        assert "SEARCH i USING INDEX ix_images_project_page (project_id=?)" in plan, plan
+        assert "SEARCH i USING INDEX ix_images_project_visibility (project_id=? AND visibility=?)" in plan, plan
         assert "SEARCH m USING COVERING INDEX ix_image_members_page (member_id=? AND status=?)" in plan, plan
         sorts = [before for before, step in itertools.pairwise(plan.splitlines()) if "TEMP B-TREE" in step]
         assert all(before.startswith("SCAN s") for before in sorts), plan

@@ -214,6 +214,7 @@ Table(
     _of_images("ix_images_visibility_page", "visibility", text("created_at DESC"), text("id DESC")),
     _of_images("ix_images_project_name", "project_id", "name", text("created_at DESC"), text("id DESC")),
     _of_images("ix_images_project_status", "project_id", "status", text("created_at DESC"), text("id DESC")),
+    _of_images("ix_images_project_visibility", "project_id", "visibility", text("created_at DESC"), text("id DESC")),
     _of_images("ix_images_status_page", "status", text("created_at DESC"), text("id DESC")),
     _of_images("ix_images_name_page", "name", text("created_at DESC"), text("id DESC")),
     _of_images("ix_images_checksum", "checksum"),

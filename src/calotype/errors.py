@@ -212,6 +212,53 @@ class KeyDoesNotExist(Invalid):
     img = "IMG.0095"
 
 
+class UnknownFlavor(Invalid):
+    """A list was asked for the images of a flavor; this service has no flavors."""
+
+    code = "unknown_flavor"
+    img = "IMG.0192"
+
+
+class UnknownImage(Invalid):
+    """An image that a body names does not exist, or not for this caller."""
+
+    code = "unknown_image"
+    img = "IMG.0027"
+
+
+class PublicImage(Invalid):
+    """What IMS does with images of one's own only."""
+
+    code = "public_image"
+    img = "IMG.0083"
+
+
+class SharedWithItself(Invalid):
+    """The recipient is the project that owns the image."""
+
+    code = "shared_with_itself"
+    img = "IMG.0076"
+
+
+class UnknownProject(Invalid):
+    """A recipient that is no project here."""
+
+    code = "unknown_project"
+    img = "IMG.0108"
+
+
+class EncryptedImageShare(Invalid):
+    code = "encrypted_image_share"
+    img = "IMG.0098"
+
+
+class WholeImageShare(Invalid):
+    """A full-server image that is not made from a CBR backup."""
+
+    code = "whole_image_share"
+    img = "IMG.0135"
+
+
 class NotSupported(Invalid):
     """The API knows this, the deployment does not offer it."""
 

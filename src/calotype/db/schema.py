@@ -23,7 +23,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0006"  # of the newest migration: what this code works with
+REVISION: Final = "0007"  # of the newest migration: what this code works with
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -242,7 +242,8 @@ Table(
     "image_tags",
     METADATA,
     Column("project_id", Text, nullable=False),
-    Column("tag", Text, nullable=False),
+    # Compares by its bytes, as on SQLite: the tags of a key are a range.
+    Column("tag", Text().with_variant(Text(collation="C"), "postgresql"), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("image_id", Text, nullable=False),
     PrimaryKeyConstraint("project_id", "tag", "created_at", "image_id"),

@@ -190,6 +190,13 @@ SortKey = Literal["name", "status", "container_format", "disk_format", "size", "
 Direction = Literal["asc", "desc"]
 
 
+class TagFilter(Struct, frozen=True, kw_only=True):
+    """What one tag of an image must be: one of the strings, or any that IMS reads as one of this key."""
+
+    strings: tuple[str, ...] = ()
+    key: str | None = None
+
+
 class ImageQuery(Struct, frozen=True, kw_only=True):
     """Which images, in which order, how many. Everything given must hold; an attribute of several values is one of
     them, except tags, which must all be there."""
@@ -200,7 +207,11 @@ class ImageQuery(Struct, frozen=True, kw_only=True):
     protected: bool | None = None
     one_of: Mapping[str, tuple[str, ...]] = {}  # id, name, status, owner, disk_format …: column name -> values
     tags: tuple[str, ...] = ()
+    tagged: tuple[TagFilter, ...] = ()  # of each, one tag must be there
     properties: tuple[tuple[str, str], ...] = ()
+    defaulted: tuple[tuple[str, str], ...] = ()  # a property that has this value or is not there
+    by_members: bool = False  # `visibility` as IMS tells it: an image is shared when it has members, else private
+    offered: bool = False  # only what others share with the caller, by `member_status`; not its own
     numbers: Mapping[str, int] = {}  # size, virtual_size, min_disk, min_ram: equal; with _min, _max: inclusive bounds
     times: tuple[tuple[Literal["created_at", "updated_at"], TimeFilter], ...] = ()
     sort: tuple[tuple[SortKey, Direction], ...] = (("created_at", "desc"),)

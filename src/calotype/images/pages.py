@@ -13,7 +13,7 @@ from sqlalchemy import Connection, text
 
 from calotype.errors import BadFilter
 from calotype.identity.model import Caller
-from calotype.images import sql
+from calotype.images import sql, tags_sql
 from calotype.images.attributes import IMAGE_ID
 from calotype.images.model import Image, ImageQuery, MemberStatus, Page, TimeFilter, Visibility
 from calotype.images.query import SIZES
@@ -50,6 +50,11 @@ IMAGE_TYPE: Final[Mapping[str, str]] = {
     "shared": f"(i.visibility = 'shared' AND {HAS_MEMBERS})",
     "private": f"(i.visibility <> 'public' AND NOT (i.visibility = 'shared' AND {HAS_MEMBERS}))",
 }
+# By whether it has members, as IMS tells it.
+BY_MEMBERS: Final[Mapping[str, str]] = {
+    "private": f"(i.visibility = 'private' OR (i.visibility = 'shared' AND NOT {HAS_MEMBERS}))",
+    "shared": f"(i.visibility = 'shared' AND {HAS_MEMBERS})",
+}
 NOTHING: Final = "1 = 0"
 THERE: Final = "status <> 'deleted'"  # tombstones are no images
 RARE: Final = 500  # images that have a value, up to which they are looked at one by one
@@ -61,8 +66,12 @@ SELECTIVE: Final = ("checksum", "os_hash_value", "name", "owner", "status")
 class _Params(dict[str, object]):
     """Values of a statement under names that are given out."""
 
+    def __init__(self, prefix: str = "p") -> None:
+        super().__init__()
+        self._prefix = prefix
+
     def add(self, value: object) -> str:
-        name = f"p{len(self)}"
+        name = f"{self._prefix}{len(self)}"
         self[name] = value
         return f":{name}"
 
@@ -101,6 +110,10 @@ def lookups(query: ImageQuery) -> list[Lookup]:
     found.extend(
         Lookup("SELECT image_id AS id FROM image_tags WHERE tag = :d_tag", {"d_tag": tag}) for tag in query.tags
     )
+    for wanted in query.tagged:
+        given = _Params(prefix="d_")
+        where = tags_sql.is_one(wanted, given.add, "tag")
+        found.append(Lookup(f"SELECT DISTINCT image_id AS id FROM image_tags WHERE {where}", given))  # noqa: S608 - as in `listing`
     found.extend(_lookup("images", name, query.one_of[name]) for name in SELECTIVE if name in query.one_of)
     return found
 
@@ -195,7 +208,11 @@ def _conditions(query: ImageQuery, params: _Params) -> list[str]:
     for column, time in query.times:
         wanted.append(_timed(f"i.{column}", time, params))
     wanted.extend(_tag(tag, params) for tag in query.tags)
+    wanted.extend(tags_sql.has(tag, params.add) for tag in query.tagged)
     wanted.extend(_property(name, value, params) for name, value in query.properties)
+    wanted.extend(_defaulted(name, value, params) for name, value in query.defaulted)
+    if query.by_members and query.visibility is not None:
+        wanted.extend(way for kind, way in BY_MEMBERS.items() if kind == query.visibility)
     return wanted
 
 
@@ -227,6 +244,11 @@ def _property(name: str, value: str, params: _Params) -> str:
     return f"EXISTS (SELECT 1 FROM image_props v WHERE {pair} AND {_of_image('v')})"  # noqa: S608 - as in `listing`
 
 
+def _defaulted(name: str, value: str, params: _Params) -> str:
+    other = f"v.name = {params.add(name)} AND v.value <> {params.add(sql.indexed(value))}"
+    return f"NOT EXISTS (SELECT 1 FROM image_props v WHERE {other} AND {_of_image('v')})"  # noqa: S608 - as in `listing`
+
+
 def _timed(column: str, time: TimeFilter, params: _Params) -> str:
     """Times are shown in seconds and kept in milliseconds: a second is everything from its first to its last."""
     first, after = params.add(time.at), params.add(time.at + SECOND_MS)
@@ -244,51 +266,69 @@ def _sources(caller: Caller, query: ImageQuery, params: _Params) -> list[tuple[s
     """Tables and conditions of each source. No image comes from two of them."""
     me = params.add(caller.project_id or "")
     asked = query.visibility
+    if query.offered:
+        return _offers(query, me)
     if caller.is_admin:
         return _sources_of_all(query, me, params)
     if asked in (Visibility.PUBLIC, Visibility.COMMUNITY):
         return [("images i", [f"i.visibility = '{asked}'"])]
     others = f"i.project_id <> {me}"
-    own = [] if asked in (None, "all") else [f"i.visibility = '{asked}'"]
+    # Written so that it does not tempt the planner to walk the images of all projects in the index of visibilities.
+    own = [] if asked in (None, "all") or query.by_members else [f"(i.visibility || '') = '{asked}'"]
     sources = [_of_project(query, me, own, params)]
     if asked in (None, "all"):
         sources.append(("images i", ["i.visibility = 'public'", others]))
     if asked == "all":
         sources.append(("images i", ["i.visibility = 'community'", others]))
     if asked in (None, "all", Visibility.SHARED):
-        shared = [f"m.member_id = {me}", "i.id = m.image_id", "i.visibility = 'shared'", others]
-        answers = list(MemberStatus) if query.member_status == "all" else [query.member_status]
-        sources += [("image_members m CROSS JOIN images i", [f"m.status = '{one}'", *shared]) for one in answers]
+        sources += _offers(query, me)
     return sources
+
+
+def _offers(query: ImageQuery, me: str) -> list[tuple[str, list[str]]]:
+    """What others share with the caller: a source for each answer that it may have given."""
+    shared = [f"m.member_id = {me}", "i.id = m.image_id", "i.visibility = 'shared'", f"i.project_id <> {me}"]
+    answers = list(MemberStatus) if query.member_status == "all" else [query.member_status]
+    return [("image_members m CROSS JOIN images i", [f"m.status = '{one}'", *shared]) for one in answers]
 
 
 def _listed(caller: Caller, query: ImageQuery, params: _Params) -> str:
     """The condition that an image `i` is in one of the sources, for a few images whose source is not known."""
     me = params.add(caller.project_id or "")
     asked = query.visibility
-    if caller.is_admin:
+    if caller.is_admin and not query.offered:
         return {None: f"(i.visibility <> 'community' OR i.project_id = {me})", "all": "1 = 1"}.get(
-            asked, f"i.visibility = '{asked}'"
+            asked, f"i.visibility IN ({_kinds(query)})"
         )
     member = f"m.member_id = {me} AND m.image_id = i.id"
     if query.member_status != "all":
         member += f" AND m.status = {params.add(query.member_status.value)}"
+    shared = f"(i.visibility = 'shared' AND EXISTS (SELECT 1 FROM image_members m WHERE {member}))"  # noqa: S608 - as in `listing`
+    if query.offered:
+        return f"(i.project_id <> {me} AND {shared})"
     ways = [
         f"i.project_id = {me}",
         "i.visibility = 'public'",
-        f"(i.visibility = 'shared' AND EXISTS (SELECT 1 FROM image_members m WHERE {member}))",  # noqa: S608 - as in `listing`
+        shared,
     ]
     if asked in ("all", Visibility.COMMUNITY):
         ways.append("i.visibility = 'community'")
     seen = f"({' OR '.join(ways)})"
-    return seen if asked in (None, "all") else f"(i.visibility = '{asked}' AND {seen})"
+    return seen if asked in (None, "all") else f"(i.visibility IN ({_kinds(query)}) AND {seen})"
+
+
+def _kinds(query: ImageQuery) -> str:
+    """The visibilities of the images that are asked for by one, as a list of SQL."""
+    if query.by_members and query.visibility is Visibility.PRIVATE:
+        return "'private', 'shared'"
+    return f"'{query.visibility}'"
 
 
 def _sources_of_all(query: ImageQuery, me: str, params: _Params) -> list[tuple[str, list[str]]]:
     """An admin sees every image; of the community images of others also only what is asked for."""
     asked = query.visibility
     kept = {None: [f"(i.visibility <> 'community' OR i.project_id = {me})"], "all": []}.get(
-        asked, [f"i.visibility = '{asked}'"]
+        asked, [f"i.visibility IN ({_kinds(query)})"]
     )
     owners = query.one_of.get("owner", ())
     if len(owners) == 1:
@@ -299,7 +339,7 @@ def _sources_of_all(query: ImageQuery, me: str, params: _Params) -> list[tuple[s
         return [(f"{table} d CROSS JOIN images i", [*wanted, "i.id = d.image_id", *kept])]
     if any(len(query.one_of.get(attribute, ())) == 1 for attribute in ("name", "status")):
         return [("images i", kept)]
-    kinds = list(Visibility) if asked in (None, "all") else [Visibility(asked)]
+    kinds = [kind for kind in Visibility if asked in (None, "all") or f"'{kind}'" in _kinds(query)]
     return [("images i", [f"i.visibility = '{kind.value}'", *kept]) for kind in kinds]
 
 

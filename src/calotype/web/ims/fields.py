@@ -22,12 +22,11 @@ from calotype.errors import (
     TooManyTags,
 )
 from calotype.images.attributes import IMAGE_ID as UUID
+from calotype.images.ims_patch import NAME
 from calotype.images.os_versions import find
 
 Body = Mapping[str, Any]
 
-# Letters, digits, - . _ and inner spaces; CJK letters too, as the newer pages have it.
-NAME: Final = re.compile(r"[A-Za-z0-9._\-一-鿿](?:[A-Za-z0-9._ \-一-鿿]*[A-Za-z0-9._\-一-鿿])?")
 DESCRIPTION: Final = re.compile(r"[^\r\n<>]*")
 TAG_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,36}")
 TAG_VALUE: Final = re.compile(r"[A-Za-z0-9_-]{0,43}")

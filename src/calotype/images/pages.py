@@ -273,8 +273,7 @@ def _sources(caller: Caller, query: ImageQuery, params: _Params) -> list[tuple[s
     if asked in (Visibility.PUBLIC, Visibility.COMMUNITY):
         return [("images i", [f"i.visibility = '{asked}'"])]
     others = f"i.project_id <> {me}"
-    # Written so that it does not tempt the planner to walk the images of all projects in the index of visibilities.
-    own = [] if asked in (None, "all") or query.by_members else [f"(i.visibility || '') = '{asked}'"]
+    own = [] if asked in (None, "all") or query.by_members else [f"i.visibility = '{asked}'"]
     sources = [_of_project(query, me, own, params)]
     if asked in (None, "all"):
         sources.append(("images i", ["i.visibility = 'public'", others]))

@@ -90,6 +90,21 @@ def page(connection: Connection, caller: Caller, query: ImageQuery, *, few: int 
     return Page(images=images, next_marker=images[-1].id if len(rows) > query.limit else None)
 
 
+def tags(connection: Connection, caller: Caller, query: ImageQuery, *, limit: int, offset: int) -> list[str]:
+    """The distinct tags of the images of one page, in order: `limit` of them after the first `offset`.
+
+    Raises `BadFilter` as `page`.
+    """
+    marker = None if query.marker is None else _marker(connection, caller, query.marker)
+    statement, params = listing(caller, query, marker, rare(connection, query))
+    distinct = (
+        f"SELECT DISTINCT t.tag FROM ({statement}) AS found JOIN image_tags t ON t.image_id = found.id"  # noqa: S608 - as in `listing`
+        " ORDER BY t.tag LIMIT :most_tags OFFSET :first_tag"
+    )
+    given = {**params, "most_tags": limit, "first_tag": offset}
+    return list(connection.execute(text(distinct), given).scalars())
+
+
 class Lookup(NamedTuple):
     """A statement for the ids of all images, whoever's, that have what one filter asks for."""
 

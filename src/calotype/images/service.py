@@ -225,7 +225,7 @@ class Images(Lifecycle):
 
     async def add_tag(self, caller: Caller, image_id: str, tag: str) -> None:
         """Raises `InvalidTag`, `TooManyTags`, `ImageNotFound`, `NotImageOwner`. Adding it again changes nothing."""
-        await self._retag(caller, image_id, lambda tags: (*tags, tag))
+        await self.retag(caller, image_id, lambda tags: (*tags, tag))
 
     async def remove_tag(self, caller: Caller, image_id: str, tag: str) -> None:
         """Raises `TagNotFound`, `ImageNotFound`, `NotImageOwner`."""
@@ -235,7 +235,18 @@ class Images(Lifecycle):
                 raise TagNotFound(tag)
             return tuple(other for other in tags if other != tag)
 
-        await self._retag(caller, image_id, without)
+        await self.retag(caller, image_id, without)
+
+    async def retag(self, caller: Caller, image_id: str, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> None:
+        """Give an image the tags that `change` makes of those that it has. Raises `InvalidTag`, `TooManyTags`,
+        `ImageNotFound`, `NotImageOwner`, and what `change` raises."""
+
+        def work(c: Connection) -> None:
+            before = self.owned_in(c, caller, image_id)
+            after = attributes.tags(change(before.tags), most=self.limits.tags)
+            self._changed(c, before, replace(before, tags=after))
+
+        await self.db.write(work)
 
     # --- members ------------------------------------------------------------------------------------------------------
 
@@ -328,14 +339,6 @@ class Images(Lifecycle):
             raise NotShareable("a private image has no members; change its visibility to shared first")
         if image.visibility not in (Visibility.PRIVATE, Visibility.SHARED):
             raise NotShareable(f"a {image.visibility} image has no members; everyone can use it")
-
-    async def _retag(self, caller: Caller, image_id: str, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> None:
-        def work(c: Connection) -> None:
-            before = self.owned_in(c, caller, image_id)
-            after = attributes.tags(change(before.tags), most=self.limits.tags)
-            self._changed(c, before, replace(before, tags=after))
-
-        await self.db.write(work)
 
     def _changed(self, connection: Connection, before: Image, after: Image) -> Image:
         if after == before:

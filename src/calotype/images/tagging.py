@@ -4,7 +4,7 @@ They are kept as Image v2 writes them, as strings. IMS writes `key=value`, or `k
 clients wrote `key.value`. So a tag is split at the first `=`, else at the first `.`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
@@ -17,6 +17,18 @@ class Tag(Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.key}={self.value}" if self.value else self.key
+
+
+class TagQuery(Struct, frozen=True, kw_only=True):
+    """Which images of a project are asked for by their tags. Everything given must hold."""
+
+    all_of: tuple[TagFilter, ...] = ()
+    any_of: tuple[TagFilter, ...] = ()
+    not_all_of: tuple[TagFilter, ...] = ()
+    none_of: tuple[TagFilter, ...] = ()
+    untagged: bool = False
+    name: str | None = None  # a part of it; an empty one is the whole
+    image_id: str | None = None
 
 
 def read(text: str) -> Tag:
@@ -35,6 +47,13 @@ def spellings(tag: Tag) -> tuple[str, ...]:
         if not tag.value:
             found.append(tag.key)
     return tuple(found)
+
+
+def of_values(key: str, values: Sequence[str]) -> TagFilter:
+    """A tag of this key with one of the values; without values, with any."""
+    if not values:
+        return of_key(key)
+    return TagFilter(strings=tuple(text for value in values for text in spellings(Tag(key, value))))
 
 
 def of_key(key: str) -> TagFilter:

@@ -20,6 +20,7 @@ from calotype.web import openapi, problems
 from calotype.web.health import ROUTES as HEALTH
 from calotype.web.identity import ROUTES as IDENTITY
 from calotype.web.imagev2 import ROUTES as IMAGEV2
+from calotype.web.ims import BY_PROJECT as IMS_BY_PROJECT
 from calotype.web.ims import ROUTES as IMS
 from calotype.web.ims.query import JobQuery
 from calotype.web.native import ROUTES as NATIVE
@@ -36,7 +37,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 def offered(dialect: Dialect) -> tuple[Route, ...]:
     """The route table. Literal segments win over parameters: its order is the order of matching."""
     image = [route for route in IMAGEV2 if dialect.offers(route.path)]
-    return openapi.published((*HEALTH, *IDENTITY, *NATIVE, *IMS, *image))
+    return openapi.published((*HEALTH, *IDENTITY, *NATIVE, *IMS, *image, *IMS_BY_PROJECT))
 
 
 ROUTES: Final = offered(DIALECTS["upstream"])  # of the default dialect, which has all of the Image API

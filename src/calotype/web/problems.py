@@ -102,7 +102,7 @@ def _ims(error: e.CalotypeError, status: HTTPStatus, headers: Mapping[str, str],
     documented = img_codes()[error.img]
     if status is not HTTPStatus.SERVICE_UNAVAILABLE:
         status = HTTPStatus(documented["status"])
-    if isinstance(error, e.ImageNotFound):
+    if isinstance(error, e.ImageNotFound | e.TagNotFound | e.MemberNotFound):
         status = HTTPStatus.NOT_FOUND
     told = {"code": error.img, "message": documented["message"]}
     if not isinstance(error, e.JobNotFound):

@@ -47,3 +47,104 @@ IMAGES: Final[Mapping[str, Any]] = {
     },
     "required": ["images"],
 }
+_TAG: Final = {"type": "object", "properties": {"key": _STRING, "value": _STRING}, "required": ["key"]}
+_SHOWN_TAG: Final = {**_TAG, "required": ["key", "value"]}
+PUT_TAG: Final[Mapping[str, Any]] = {
+    "title": "PutTag",
+    "type": "object",
+    "properties": {
+        "image_id": {"type": "string", "format": "uuid"},
+        "tag": {"type": "string", "description": "key=value, key.value or key"},
+        "image_tag": _TAG,
+    },
+    "required": ["image_id"],
+}
+ADD_TAG: Final[Mapping[str, Any]] = {
+    "title": "AddTag",
+    "type": "object",
+    "properties": {"tag": _TAG},
+    "required": ["tag"],
+}
+TAG_ACTION: Final[Mapping[str, Any]] = {
+    "title": "TagAction",
+    "type": "object",
+    "properties": {
+        "action": {"enum": ["create", "delete"]},
+        "tags": {"type": "array", "minItems": 1, "items": _TAG},
+    },
+    "required": ["action", "tags"],
+}
+GONE_TAGS: Final[Mapping[str, Any]] = {
+    "title": "GoneTags",
+    "type": "object",
+    "properties": {"tags": {"type": "array", "minItems": 1, "items": _TAG}},
+    "required": ["tags"],
+}
+TAGS: Final[Mapping[str, Any]] = {
+    "title": "ImsTags",
+    "type": "object",
+    "properties": {"tags": {"type": "array", "items": _SHOWN_TAG}},
+    "required": ["tags"],
+}
+TAG_TEXTS: Final[Mapping[str, Any]] = {
+    "title": "TagTexts",
+    "type": "object",
+    "properties": {"tags": {"type": "array", "items": _STRING}},
+    "required": ["tags"],
+}
+_KEY_VALUES: Final = {
+    "type": "object",
+    "properties": {"key": _STRING, "values": {"type": "array", "items": _STRING}},
+    "required": ["key"],
+}
+_KEYS: Final = {"type": "array", "maxItems": 10, "items": _KEY_VALUES}
+ALL_TAGS: Final[Mapping[str, Any]] = {
+    "title": "ProjectTags",
+    "type": "object",
+    "properties": {"tags": {"type": "array", "items": {**_KEY_VALUES, "required": ["key", "values"]}}},
+    "required": ["tags"],
+}
+TAG_QUERY: Final[Mapping[str, Any]] = {
+    "title": "TagQuery",
+    "type": "object",
+    "properties": {
+        "action": {"enum": ["filter", "count"]},
+        "tags": _KEYS,
+        "tags_any": _KEYS,
+        "not_tags": _KEYS,
+        "not_tags_any": _KEYS,
+        "without_any_tag": {"type": "boolean"},
+        "limit": {"type": ["string", "integer"]},
+        "offset": {"type": ["string", "integer"]},
+        "matches": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"key": {"enum": ["resource_name", "resource_id"]}, "value": _STRING},
+                "required": ["key", "value"],
+            },
+        },
+    },
+    "required": ["action"],
+}
+FOUND: Final[Mapping[str, Any]] = {
+    "title": "FoundByTags",
+    "type": "object",
+    "properties": {
+        "total_count": _COUNT,
+        "resources": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "resource_id": {"type": "string", "format": "uuid"},
+                    "resource_name": _STRING,
+                    "resource_detail": {"type": "object"},
+                    "tags": {"type": "array", "items": _SHOWN_TAG},
+                },
+                "required": ["resource_id", "resource_name", "resource_detail", "tags"],
+            },
+        },
+    },
+    "required": ["total_count"],
+}

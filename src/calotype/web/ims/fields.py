@@ -24,12 +24,15 @@ from calotype.errors import (
 from calotype.images.attributes import IMAGE_ID as UUID
 from calotype.images.ims_patch import NAME
 from calotype.images.os_versions import find
+from calotype.images.tagging import Tag, read
 
 Body = Mapping[str, Any]
 
 DESCRIPTION: Final = re.compile(r"[^\r\n<>]*")
 TAG_KEY: Final = re.compile(r"[A-Za-z0-9_-]{1,36}")
 TAG_VALUE: Final = re.compile(r"[A-Za-z0-9_-]{0,43}")
+LONGEST_GONE_KEY: Final = 127  # of a tag that is to go
+LONGEST_GONE_VALUE: Final = 255
 IMAGE_TYPES: Final = {
     "ECS": "FusionCompute",
     "FusionCompute": "FusionCompute",
@@ -106,26 +109,80 @@ def memory(body: Body) -> tuple[int, int | None]:
 
 def tags(body: Body, *, most: int) -> tuple[str, ...]:
     """`key=value` strings, of `tags` (`key.value`, `key=value`, `key`) or `image_tags` ({"key", "value"}), not both."""
-    plain, pairs = body.get("tags") or [], body.get("image_tags") or []
-    if plain and pairs:
+    plain, given_pairs = body.get("tags") or [], body.get("image_tags") or []
+    if plain and given_pairs:
         raise MalformedBody("tags and image_tags cannot be given together")
     found: dict[str, str] = {}
     for entry in _listed(plain, "tags"):
         if not isinstance(entry, str):
             raise MalformedBody("tags: wants strings")
-        separator = "=" if "=" in entry else "."
-        key, _, value = entry.partition(separator)
-        _add_tag(found, key, value)
-    for entry in _listed(pairs, "image_tags"):
-        if not isinstance(entry, dict) or not isinstance(entry.get("key"), str):
-            raise MalformedBody('image_tags: wants objects of the form {"key": "…", "value": "…"}')
-        value = entry.get("value") or ""
-        if not isinstance(value, str):
-            raise MalformedBody("image_tags: a value is a string")
-        _add_tag(found, entry["key"], value)
+        tag = read(entry)
+        _add_tag(found, tag.key, tag.value)
+    for entry in _listed(given_pairs, "image_tags"):
+        _add_pair(found, entry, "image_tags")
     if len(found) > most:
         raise TooManyTags(f"an image has at most {most} tags")
     return tuple(f"{key}={value}" if value else key for key, value in found.items())
+
+
+def pair(value: Any, field: str) -> Tag:
+    """A tag as the object {"key", "value"}. Raises `MalformedBody`, `InvalidTag`."""
+    found: dict[str, str] = {}
+    _add_pair(found, value, field)
+    return Tag(*found.popitem())
+
+
+def pairs(value: Any, field: str, *, most: int) -> tuple[Tag, ...]:
+    """Tags as objects, no key twice. Raises `MalformedBody`, `InvalidTag`, `TooManyTags`."""
+    found: dict[str, str] = {}
+    for entry in _filled(value, field):
+        _add_pair(found, entry, field)
+    if len(found) > most:
+        raise TooManyTags(f"an image has at most {most} tags")
+    return tuple(Tag(key, value) for key, value in found.items())
+
+
+def keys(value: Any, field: str) -> tuple[str, ...]:
+    """The keys of tags that are to go: of any characters, 1 to 127; a value beside one is not compared."""
+    found: dict[str, None] = {}
+    for entry in _filled(value, field):
+        key, beside = _texts(entry, field)
+        if not 1 <= len(key) <= LONGEST_GONE_KEY or len(beside) > LONGEST_GONE_VALUE:
+            raise InvalidTag(f"{field}: a key has 1 to {LONGEST_GONE_KEY}, a value to {LONGEST_GONE_VALUE} characters")
+        if key in found:
+            raise InvalidTag(f"the tag key {key!r} is given twice")
+        found[key] = None
+    return tuple(found)
+
+
+def written(value: Any, field: str) -> Tag:
+    """A tag as the string `key=value`, `key.value` or `key`. Raises `MalformedBody`, `InvalidTag`."""
+    if not isinstance(value, str):
+        raise MalformedBody(f"{field}: wants a string")
+    found: dict[str, str] = {}
+    tag = read(value)
+    _add_tag(found, tag.key, tag.value)
+    return Tag(*found.popitem())
+
+
+def _filled(value: Any, field: str) -> Sequence[Any]:
+    if not _listed(value, field):
+        raise MalformedBody(f"{field}: wants at least one")
+    return _listed(value, field)
+
+
+def _texts(value: Any, field: str) -> tuple[str, str]:
+    """The key and the value of an object; the value may be left out."""
+    if not isinstance(value, dict) or not isinstance(value.get("key"), str):
+        raise MalformedBody(f'{field}: wants objects of the form {{"key": "…", "value": "…"}}')
+    beside = value.get("value") or ""
+    if not isinstance(beside, str):
+        raise MalformedBody(f"{field}: a value is a string")
+    return value["key"], beside
+
+
+def _add_pair(found: dict[str, str], value: Any, field: str) -> None:
+    _add_tag(found, *_texts(value, field))
 
 
 def _listed(value: Any, field: str) -> Sequence[Any]:

@@ -172,7 +172,7 @@ def test_a_chosen_id_is_used_once(demo: Client) -> None:
         ('{"container_format": 5}', 400),
         ('{"tags": "a"}', 400),
         ('{"tags": [5]}', 400),
-        (json.dumps({"tags": [str(n) for n in range(11)]}), 400),
+        pytest.param(json.dumps({"tags": [str(n) for n in range(129)]}), 400, id="too many tags"),
         ('{"key": {"nested": 1}}', 400),
         ('{"key": null}', 400),
         ('{"": "x"}', 400),
@@ -737,11 +737,11 @@ def test_tags_come_and_go_one_by_one(demo: Client) -> None:
     assert demo.http.put(f"{path}/{'x' * 256}").status_code == 400
 
 
-def test_an_eleventh_tag_is_refused(demo: Client) -> None:
-    image = create(demo, tags=[str(n) for n in range(10)])
+def test_an_image_has_at_most_as_many_tags_as_upstream_allows(demo: Client) -> None:
+    image = create(demo, tags=[str(n) for n in range(128)])
 
     assert demo.http.put(f"{image['self']}/tags/more").status_code == 400
-    assert len(demo.image(image["id"])["tags"]) == 10
+    assert len(demo.image(image["id"])["tags"]) == 128
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ class Dialect(Struct, frozen=True, kw_only=True):
     container_format: str | None = None
     visibility: Visibility = Visibility.SHARED
     not_chosen: Mapping[Visibility, type[CalotypeError]] = {}  # visibilities that a user cannot give an image
+    most_tags: int | None = None  # of one image; None: as many as `image.tags` says
     private_takes_members: bool = False  # a private image that is offered becomes a shared one
     listed_as: tuple[tuple[str, str], ...] = ()  # parameters that the links of every list carry
     absent: tuple[str, ...] = ()  # beginnings of paths that this API does not have
@@ -54,6 +55,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
             (f"v2.{NEWEST}", "CURRENT"),
             *((f"v2.{minor}", "SUPPORTED") for minor in range(NEWEST - 1, -1, -1)),
         ),
+        most_tags=128,  # upstream's image_tag_quota
     ),
     "ims": Dialect(
         versions=(

@@ -57,6 +57,7 @@ class Images(Lifecycle):
         super().__init__(settings)
         self.settings = settings
         self.dialect = DIALECTS[settings.imagev2.dialect]
+        self.most_tags = self.dialect.most_tags or settings.image.tags  # of one image, on the Image API
         self.db = db
         self.blobs = blobs
         self._sweeper = Sweeper(self, db, blobs)
@@ -112,7 +113,7 @@ class Images(Lifecycle):
             operations,
             is_admin=caller.is_admin,
             may_publish=may(caller, PUBLISH),
-            most_tags=self.limits.tags,
+            most_tags=self.most_tags,
             most_properties=self.limits.properties,
         )
         if after.visibility is not before.visibility and not caller.is_admin:
@@ -243,7 +244,7 @@ class Images(Lifecycle):
 
         def work(c: Connection) -> None:
             before = self.owned_in(c, caller, image_id)
-            after = attributes.tags(change(before.tags), most=self.limits.tags)
+            after = attributes.tags(change(before.tags), most=self.most_tags)
             self._changed(c, before, replace(before, tags=after))
 
         await self.db.write(work)

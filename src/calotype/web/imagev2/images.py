@@ -80,7 +80,7 @@ def created_from(
         min_ram=attributes.megabytes("min_ram", document.get("min_ram", 0)),
         os_version=find(os_version).os_version,
         properties=properties,
-        tags=attributes.tags(document.get("tags", []), most=limits.tags),
+        tags=attributes.tags(document.get("tags", []), most=dialect.most_tags or limits.tags),
     )
 
 

@@ -30,7 +30,7 @@ from calotype.disks.gate import DECLARED, NEVER_TAKEN
 from calotype.identity.permissions import GRANTS
 from calotype.jobs import view
 from calotype.jobs.kinds import export
-from calotype.jobs.model import COPIES, CREATIONS, Job, JobId, JobStatus, JobType, Step, StepState
+from calotype.jobs.model import COPIES, CREATIONS, SHARING, Job, JobId, JobStatus, JobType, Step, StepState
 from calotype.jobs.plan import PLANS
 from calotype.web import problems
 from calotype.web.app import ROUTES
@@ -250,12 +250,15 @@ CALLS: Final[Mapping[JobType, str]] = {
     JobType.REPLICATE: "`POST /v2/images/{image_id}/import` with `copy-image`",
     JobType.TASK: "`POST /v2/tasks`",
     JobType.LOCATE: "`POST /v2/images/{image_id}/locations`",
+    JobType.ADD_MEMBERS: "`POST /v1/cloudimages/members`",
+    JobType.REMOVE_MEMBERS: "`DELETE /v1/cloudimages/members`",
+    JobType.ANSWER_OFFERS: "`PUT /v1/cloudimages/members`",
 }
 
 
 def job_types() -> str:
     counted = {
-        **dict.fromkeys(CREATIONS, "`jobs.creations_per_project`"),
+        **dict.fromkeys(CREATIONS | SHARING, "`jobs.creations_per_project`"),
         **dict.fromkeys(COPIES, "`jobs.copies_per_project`"),
     }
     rows = [

@@ -31,11 +31,12 @@ from calotype.jobs.kinds.imports import Imports
 from calotype.jobs.kinds.ingest import Ingest
 from calotype.jobs.kinds.interoperable import Interoperable
 from calotype.jobs.kinds.locate import Locate
+from calotype.jobs.kinds.members import ChangeMembers
 from calotype.jobs.kinds.parts import Parts
 from calotype.jobs.kinds.remote_image import RemoteImages, trusted_endpoints
 from calotype.jobs.kinds.replicate import Replicate
 from calotype.jobs.kinds.undo import undo_table
-from calotype.jobs.model import JobType
+from calotype.jobs.model import SHARING, JobType
 from calotype.jobs.performer import Observer, Performer
 from calotype.jobs.reaper import Reaper
 from calotype.jobs.run import Kind
@@ -164,6 +165,7 @@ def _kinds(db: Database, parts: Parts) -> dict[JobType, Kind]:
         Locate(parts),
         Export(parts),
         CopyImage(db=db, images=parts.images),
+        *(ChangeMembers(kind, db=db, images=parts.images) for kind in sorted(SHARING)),
     ]
     return {doer.type: doer for doer in doers}
 

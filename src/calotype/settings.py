@@ -51,7 +51,7 @@ class IdentitySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class JobSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    creations_per_project: Count = 40  # open jobs that create images, at once (IMG.0060)
+    creations_per_project: Count = 40  # open jobs that create images, and as many that share, at once (IMG.0060)
     copies_per_project: Count = 5  # open copy jobs, at once (IMG.0060)
     slots: CountOrNone = 0  # jobs that a worker converts at once; 0: one a core
     attempts: Count = 20  # how often a job is begun anew after its worker died
@@ -68,7 +68,7 @@ class ImageSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     virtual_bytes_per_image: Bytes = 2 * 1024**4  # the largest virtual disk
     file_bytes: Bytes = 128 * 1024**3  # the largest file, uploaded or imported
     export_bytes: Bytes = 128 * 1024**3  # the largest image that is exported or copied
-    tags: Count = 10  # of one image (IMG.0116)
+    tags: Count = 10  # of one image, on IMS (IMG.0116); the Image API allows 128
     properties: Count = 128  # that an owner sets on one image
     hash_algorithm: Literal["sha512", "sha256"] = "sha512"  # of os_hash_value, for images that come from now on
     upload_idle_s: Seconds = 60.0  # an upload that brings no byte for so long is ended
@@ -77,6 +77,7 @@ class ImageSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     staged_bytes_per_project: Bytes = 1024**4  # bytes that wait for their import, of one project
     staged_hours: Count = 24  # how long staged bytes wait for their import before they are removed
     members: Count = 256  # projects that one image is shared with
+    whole_image_members: Count = 10  # projects that one full-server image is shared with
 
 
 class ImportSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

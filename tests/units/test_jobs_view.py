@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from calotype.jobs import tasks, view
-from calotype.jobs.model import Job, JobId, JobStatus, JobType
+from calotype.jobs.model import SHARING, Job, JobId, JobStatus, JobType
 from calotype.jobs.plan import PLANS
 
 BEGIN = 1767323045678  # 2026-01-02T03:04:05.678Z
@@ -17,6 +17,8 @@ IMAGE = "9a1d8a5e-3c0b-4b62-8d3f-77b0a7c6d111"
 
 def job(kind: JobType, status: JobStatus) -> Job:
     entities: dict[str, object] = {"image_name": "web-golden-17", "image_id": IMAGE}
+    if kind in SHARING:
+        entities = {"results": [{"image_id": IMAGE, "status": "success"}]} if status is JobStatus.SUCCESS else {}
     if status is JobStatus.FAIL:
         entities = {"image_name": "web-golden-17", "error_code": "IMG.0057", "error": "object b:k not found"}
     return Job(
@@ -43,6 +45,10 @@ RUNNING = (
     '"current_task":"ImportImageTask:ObtainImageInfoTask"}'
 )
 FAILED = '{"image_name":"web-golden-17","error_code":"IMG.0057","error":"object b:k not found"}'
+OF_SHARING = {
+    JobStatus.SUCCESS: f'{{"results":[{{"image_id":"{IMAGE}","status":"success"}}]}}',
+    JobStatus.RUNNING: '{"process_percent":0.35,"current_task":"ImportImageTask:ObtainImageInfoTask"}',
+}
 ENTITIES = {
     (JobType.IMPORT, JobStatus.SUCCESS): NAME_AND_ID,
     (JobType.COPY, JobStatus.SUCCESS): NAME_AND_ID,
@@ -52,6 +58,7 @@ ENTITIES = {
     (JobType.REPLICATE, JobStatus.SUCCESS): NAME_AND_ID,
     (JobType.TASK, JobStatus.SUCCESS): NAME_AND_ID,
     (JobType.LOCATE, JobStatus.SUCCESS): NAME_AND_ID,
+    **{(kind, status): entities for kind in SHARING for status, entities in OF_SHARING.items()},
 }
 OF_STATUS = {JobStatus.INIT: "{}", JobStatus.RUNNING: RUNNING, JobStatus.FAIL: FAILED}
 
@@ -77,7 +84,7 @@ def test_the_form_of_2022_10_of_each_status_and_kind_is_exact_to_the_byte(kind: 
 
     end = '"02-Jan-2026 03:09:41:002"' if status in (JobStatus.SUCCESS, JobStatus.FAIL) else '""'
     error = ('"IMG.0057"', '"object b:k not found"') if status is JobStatus.FAIL else ("null", "null")
-    entities = ONLY_ID if status in (JobStatus.RUNNING, JobStatus.SUCCESS) else "{}"
+    entities = ONLY_ID if status in (JobStatus.RUNNING, JobStatus.SUCCESS) and kind not in SHARING else "{}"
     assert told == (
         f'{{"status":"{status.value}","entities":{entities},"job_id":"{ID}","job_type":"{kind.value}",'
         f'"begin_time":"02-Jan-2026 03:04:05:678","end_time":{end},"error_code":{error[0]},"fail_reason":{error[1]}}}'

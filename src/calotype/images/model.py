@@ -128,6 +128,11 @@ class Image(Struct, frozen=True, kw_only=True):
         return replace(self, status=status)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it is of a server with all its disks."""
+        return self.properties.get("__whole_image") == "true"
+
+    @property
     def has_bytes(self) -> bool:
         return self.status in (ImageStatus.ACTIVE, ImageStatus.DEACTIVATED)
 

@@ -54,6 +54,16 @@ def change(
     )
 
 
+class Shared(NamedTuple):
+    images: int  # that have members
+    members: int  # of the one that has most
+
+
+def shared(connection: Connection, project_id: str) -> Shared:
+    row = connection.execute(text(sql.SELECT_SHARED), {"project_id": project_id}).one()
+    return Shared(row.images, row.members)
+
+
 class Usage(NamedTuple):
     images: int
     stored_bytes: int  # held or reserved

@@ -197,6 +197,13 @@ UPDATE image_usage SET images = images + :images, bytes = bytes + :bytes, staged
 """
 SELECT_USAGE = "SELECT images, bytes, staged_bytes FROM image_usage WHERE project_id = :project_id"
 
+# Of a project's images that have members: how many there are, and how many members the one with most has.
+SELECT_SHARED = """
+SELECT count(*) AS images, COALESCE(max(members), 0) AS members
+  FROM (SELECT count(*) AS members FROM images i JOIN image_members m ON m.image_id = i.id
+         WHERE i.project_id = :project_id AND i.status <> 'deleted' GROUP BY i.id) AS shared
+"""
+
 # --- blobs ------------------------------------------------------------------------------------------------------------
 
 # The same bytes, stored before.

@@ -9,7 +9,7 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from calotype.errors import TagNotFound
+from calotype.errors import TagNotFound, TooManyTags
 from calotype.identity.model import Caller
 from calotype.images import pages, tags_sql
 from calotype.images.model import Image, ImageQuery
@@ -29,7 +29,15 @@ async def add(images: Images, caller: Caller, image_id: str, given: Sequence[Tag
 
     Raises `ImageNotFound`, `NotImageOwner`, `TooManyTags`.
     """
-    await images.retag(caller, image_id, lambda kept: with_tags(kept, given))
+    most = images.limits.tags
+
+    def changed(kept: tuple[str, ...]) -> tuple[str, ...]:
+        after = with_tags(kept, given)
+        if len(after) > max(most, len(kept)):
+            raise TooManyTags(f"an image has at most {most} tags; this would be {len(after)}")
+        return after
+
+    await images.retag(caller, image_id, changed)
 
 
 async def remove(images: Images, caller: Caller, image_id: str, keys: Sequence[str]) -> None:

@@ -45,11 +45,15 @@ class JobType(StrEnum):
     INTEROPERABLE = "interoperableImportJob"  # glance-direct, web-download, glance-download
     REPLICATE = "interoperableCopyJob"  # copy-image: an active image to more stores
     TASK = "taskImportJob"  # asked for as a task, which makes the image too
+    ADD_MEMBERS = "imsAddImageMembersJob"
+    REMOVE_MEMBERS = "imsDelImageMembersJob"
+    ANSWER_OFFERS = "imsUpdateImageMembersJob"
     LOCATE = "locationImportJob"  # POST /v2/images/{image_id}/locations: an image points at a URL
 
 
+SHARING: Final = frozenset({JobType.ADD_MEMBERS, JobType.REMOVE_MEMBERS, JobType.ANSWER_OFFERS})
 # Types that give an image its bytes, or more places for them: one at a time.
-BRINGING: Final = frozenset(set(JobType) - {JobType.EXPORT})
+BRINGING: Final = frozenset(set(JobType) - {JobType.EXPORT} - SHARING)
 CREATIONS: Final = frozenset(BRINGING - {JobType.COPY})  # counted against jobs.creations_per_project
 # What Image v2 calls them, as tasks.
 TASK_TYPES: Final[Mapping[JobType, str]] = {
@@ -61,6 +65,7 @@ TASK_TYPES: Final[Mapping[JobType, str]] = {
     JobType.LOCATE: "location_import",
     JobType.EXPORT: "export",
     JobType.COPY: "copy",
+    **dict.fromkeys(SHARING, "members"),
 }
 COPIES: Final = frozenset({JobType.COPY})  # counted against jobs.copies_per_project
 

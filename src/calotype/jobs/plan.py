@@ -67,6 +67,11 @@ PLANS: Final[Mapping[JobType, Plan]] = {
         ),
     ),
     JobType.COPY: Plan(queue="light", steps=(StepPlan("publish", 1, "CopyImageInRegionTask:RegisterImageTask"),)),
+    JobType.ADD_MEMBERS: Plan(queue="light", steps=(StepPlan("publish", 1, "AddImageMembersTask:AddMembersTask"),)),
+    JobType.REMOVE_MEMBERS: Plan(queue="light", steps=(StepPlan("publish", 1, "DelImageMembersTask:DelMembersTask"),)),
+    JobType.ANSWER_OFFERS: Plan(
+        queue="light", steps=(StepPlan("publish", 1, "UpdateImageMembersTask:UpdateMembersTask"),)
+    ),
     JobType.INTEROPERABLE: Plan(queue="heavy", steps=_interoperable("InteroperableImportTask")),
     JobType.TASK: Plan(queue="heavy", steps=_interoperable("TaskImportTask")),
     JobType.LOCATE: Plan(

@@ -13,7 +13,7 @@ from calotype.errors import CalotypeError, ImageInUse, JobCancelled, JobFinished
 from calotype.identity.model import Caller
 from calotype.jobs import sql
 from calotype.jobs.engine import Enqueuer
-from calotype.jobs.model import BRINGING, COPIES, CREATIONS, TASK_TYPES, Job, JobId, JobStatus, JobType, Step
+from calotype.jobs.model import BRINGING, COPIES, CREATIONS, SHARING, TASK_TYPES, Job, JobId, JobStatus, JobType, Step
 from calotype.jobs.plan import PLANS
 from calotype.settings import JobSettings
 
@@ -70,6 +70,7 @@ class Jobs:
         for kinds, most in (
             (CREATIONS, self.settings.creations_per_project),
             (COPIES, self.settings.copies_per_project),
+            (SHARING, self.settings.creations_per_project),
         ):
             if kind not in kinds:
                 continue

@@ -11,6 +11,9 @@ MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", 
 SUCCESS_ENTITIES: Final[Mapping[JobType, tuple[str, ...]]] = {
     JobType.IMPORT: ("image_name", "image_id"),
     JobType.COPY: ("image_name", "image_id"),
+    JobType.ADD_MEMBERS: ("results",),
+    JobType.REMOVE_MEMBERS: ("results",),
+    JobType.ANSWER_OFFERS: ("results",),
     JobType.REGISTER: ("image_id",),
     JobType.EXPORT: ("image_id",),
     JobType.INTEROPERABLE: ("image_name", "image_id"),
@@ -18,7 +21,7 @@ SUCCESS_ENTITIES: Final[Mapping[JobType, tuple[str, ...]]] = {
     JobType.TASK: ("image_name", "image_id"),
     JobType.LOCATE: ("image_name", "image_id"),
 }
-INTERNAL: Final = frozenset({"etag", "staged", "inject"})  # of a request: what only the job itself needs
+INTERNAL: Final = frozenset({"etag", "staged", "inject", "owners"})  # of a request: what only the job itself needs
 STATES: Final[Mapping[JobStatus, str]] = {
     JobStatus.INIT: "queued",
     JobStatus.RUNNING: "running",

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from calotype.images import marks
 from calotype.images.model import ImageId
 from calotype.images.service import Images
-from calotype.jobs.model import Job, JobType
+from calotype.jobs.model import SHARING, Job, JobType
 from calotype.jobs.run import upload_id
 from calotype.jobs.service import Undo
 from calotype.jobs.tasks import task_id
@@ -24,6 +24,7 @@ def undo_table(images: Images) -> Mapping[JobType, Undo]:
         JobType.REPLICATE: _break_marks,  # the image stays as it is, with the stores that have it by then
         JobType.TASK: partial(_abandon, images, "deleted"),
         JobType.LOCATE: partial(_abandon, images, "queued"),  # its location stays listed, as upstream has it
+        **dict.fromkeys(SHARING, _nothing),  # what they change, they change with their success
         JobType.EXPORT: _nothing,  # it changes nothing in the catalogue
     }
 

@@ -148,3 +148,128 @@ FOUND: Final[Mapping[str, Any]] = {
     },
     "required": ["total_count"],
 }
+_IDS: Final = {"type": "array", "items": _STRING}
+BATCH_MEMBERS: Final[Mapping[str, Any]] = {
+    "title": "BatchMembers",
+    "type": "object",
+    "properties": {"images": _IDS, "projects": _IDS},
+    "required": ["images", "projects"],
+}
+BATCH_ANSWER: Final[Mapping[str, Any]] = {
+    "title": "BatchAnswer",
+    "type": "object",
+    "properties": {
+        "images": _IDS,
+        "project_id": _STRING,
+        "status": {"enum": ["accepted", "rejected"]},
+        "vault_id": _STRING,
+    },
+    "required": ["images", "project_id", "status"],
+}
+MEMBER: Final[Mapping[str, Any]] = {
+    "title": "ImsMember",
+    "type": "object",
+    "properties": {
+        "image_id": {"type": "string", "format": "uuid"},
+        "member_id": _STRING,
+        "member_type": {"const": "project"},
+        "status": {"enum": ["pending", "accepted", "rejected"]},
+        "created_at": _TIME,
+        "updated_at": _TIME,
+        "schema": _STRING,
+    },
+    "required": ["image_id", "member_id", "member_type", "status", "created_at", "updated_at", "schema"],
+}
+MEMBERS: Final[Mapping[str, Any]] = {
+    "title": "ImsMembers",
+    "type": "object",
+    "properties": {
+        "members": {"type": "array", "items": {"$ref": "#/components/schemas/ImsMember"}},
+        "schema": _STRING,
+        "page_info": {
+            "type": "object",
+            "properties": {"next_marker": _STRING, "current_count": _COUNT},
+            "required": ["current_count"],
+        },
+    },
+    "required": ["members", "schema", "page_info"],
+}
+QUOTA: Final[Mapping[str, Any]] = {
+    "title": "ImsQuota",
+    "type": "object",
+    "properties": {
+        "quotas": {
+            "type": "object",
+            "properties": {
+                "resources": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "type": {"enum": ["image", "image_shared", "image_member"]},
+                            "used": _COUNT,
+                            "quota": _COUNT,
+                            "min": _COUNT,
+                            "max": _COUNT,
+                        },
+                        "required": ["type", "used", "quota", "min", "max"],
+                    },
+                }
+            },
+            "required": ["resources"],
+        }
+    },
+    "required": ["quotas"],
+}
+OS_VERSIONS: Final[Mapping[str, Any]] = {
+    "title": "OsVersions",
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {
+            "platform": _STRING,
+            "version_list": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "platform": _STRING,
+                        "os_version_key": _STRING,
+                        "os_version": _STRING,
+                        "os_bit": {"enum": [32, 64]},
+                        "os_type": {"enum": ["Linux", "Windows", "Other"]},
+                    },
+                    "required": ["platform", "os_version_key", "os_version", "os_bit", "os_type"],
+                },
+            },
+        },
+        "required": ["platform", "version_list"],
+    },
+}
+OLD_IMAGES: Final[Mapping[str, Any]] = {
+    "title": "ImagesV11",
+    "type": "object",
+    "properties": {
+        "images": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "id": {"type": "string", "format": "uuid"},
+                    "name": {"type": ["string", "null"]},
+                    "is_public": {"type": "boolean"},
+                    "protected": {"type": "boolean"},
+                    "deleted": {"const": False},
+                    "deleted_at": {"type": "null"},
+                    "size": _COUNT,
+                    "virtual_size": {"type": ["integer", "null"]},
+                    "min_disk": _COUNT,
+                    "min_ram": _COUNT,
+                    "properties": {"type": "object", "additionalProperties": _STRING},
+                },
+                "required": ["id", "status", "owner", "is_public", "deleted", "properties"],
+            },
+        }
+    },
+    "required": ["images"],
+}

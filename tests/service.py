@@ -224,9 +224,8 @@ class Service:
         """Every file that holds bytes of images, or of jobs under way: there must be no stray one."""
         found = set()
         for part in ("blobs", "scratch"):
-            for path in (self.data_dir / part).rglob("*"):
-                if path.is_file():
-                    found.add(str(path.relative_to(self.data_dir)))
+            for folder, _, names in os.walk(self.data_dir / part):  # passes over what goes meanwhile
+                found |= {str((Path(folder) / name).relative_to(self.data_dir)) for name in names}
         return found
 
 

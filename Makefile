@@ -9,8 +9,8 @@ ready := .venv/.ready
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1 — \2/p' Makefile | sed 's/^  make \([a-z-]*\) — /  make \1\t/' | expand -t 22
 
-setup: $(ready) ## make .venv with everything that is needed, and install qemu-utils and bubblewrap
-	@bash scripts/system-packages.sh qemu-img:qemu-utils bwrap:bubblewrap
+setup: $(ready) ## make .venv with everything that is needed, and install qemu-utils, bubblewrap and zstd
+	@bash scripts/system-packages.sh qemu-img:qemu-utils bwrap:bubblewrap zstd:zstd
 
 $(ready): requirements.lock pyproject.toml scripts/setup.sh
 	@bash scripts/setup.sh

@@ -150,3 +150,18 @@ def test_every_job_is_a_task_in_the_words_of_image_v2(kind: JobType, status: Job
 )
 def test_what_is_no_task_id_is_none(text: str) -> None:
     assert tasks.job_id(text) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_"),
+    [
+        (JobType.INTEROPERABLE, {"import_req": {"method": {"name": "web-download", "uri": "https://h/d?sig=canary"}}}),
+        (JobType.TASK, {"input": {"import_from": "https://h/d?sig=canary"}, "import_req": {"method": {}}}),
+    ],
+)
+def test_the_query_of_an_address_is_shown_to_no_reader_of_a_job(kind: JobType, request_: dict[str, object]) -> None:
+    one = msgspec.structs.replace(job(kind, JobStatus.RUNNING), request=request_)
+
+    for shown in (tasks.whole(one), view.native(one, now=END), view.current(one), view.progress(one)):
+        assert b"canary" not in msgspec.json.encode(shown)
+    assert b"https://h/d?***" in msgspec.json.encode(tasks.whole(one))

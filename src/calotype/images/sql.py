@@ -156,7 +156,6 @@ SELECT upload_id, staged FROM images
 """
 
 # Which stores the images of a blob count on.
-STORES_OF_BLOB = "SELECT stores FROM images WHERE blob_id = :blob_id"
 STORES_OF_BLOBS = text("SELECT blob_id, stores FROM images WHERE blob_id IN :ids").bindparams(
     bindparam("ids", expanding=True)
 )
@@ -228,7 +227,6 @@ KNOWN_BLOBS = text("SELECT id FROM blobs WHERE id IN :ids").bindparams(bindparam
 _MEMBER: Final = "image_id, member_id, status, created_at, updated_at"
 SELECT_MEMBER = f"SELECT {_MEMBER} FROM image_members WHERE image_id = :image_id AND member_id = :member_id"  # noqa: S608 - constants
 SELECT_MEMBERS = f"SELECT {_MEMBER} FROM image_members WHERE image_id = :image_id ORDER BY created_at, member_id"  # noqa: S608 - constants
-COUNT_MEMBERS = "SELECT count(*) FROM image_members WHERE image_id = :image_id"
 INSERT_MEMBER = """
 INSERT INTO image_members (image_id, member_id, status, created_at, updated_at, image_created_at)
 SELECT id, :member_id, 'pending', :now, :now, created_at FROM images WHERE id = :image_id

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from calotype.jobs import view
 from calotype.jobs.model import TASK_TYPES, Job, JobId, JobStatus
-from calotype.jobs.view import INTERNAL
 
 STATUSES: Final[Mapping[JobStatus, str]] = {
     JobStatus.INIT: "pending",
@@ -58,12 +58,14 @@ def whole(job: Job) -> dict[str, Any]:
 
 
 def _input(job: Job) -> Mapping[str, Any]:
-    if "input" in job.request:
-        asked: Mapping[str, Any] = job.request["input"]
-        return asked
-    known = {"image_id": job.image_id, **job.request} if "import_req" in job.request else job.request
-    wanted = INPUT if "import_req" in job.request else [n for n in known if n not in INTERNAL and n != "request_id"]
-    return {name: known[name] for name in wanted if name in known}
+    known = view.asked(job.request)
+    if "input" in known:
+        given: Mapping[str, Any] = known["input"]
+        return given
+    if "import_req" in known:
+        known = {"image_id": job.image_id, **known}
+        return {name: known[name] for name in INPUT if name in known}
+    return {name: value for name, value in known.items() if name != "request_id"}
 
 
 def _time(ms: int) -> str:

@@ -22,6 +22,7 @@ SUCCESS_ENTITIES: Final[Mapping[JobType, tuple[str, ...]]] = {
     JobType.LOCATE: ("image_name", "image_id"),
 }
 INTERNAL: Final = frozenset({"etag", "staged", "inject", "owners"})  # of a request: what only the job itself needs
+URLS: Final = frozenset({"uri", "import_from"})  # of a request: addresses that a user gave
 STATES: Final[Mapping[JobStatus, str]] = {
     JobStatus.INIT: "queued",
     JobStatus.RUNNING: "running",
@@ -128,8 +129,22 @@ def native(job: Job, steps: Sequence[Step] = (), *, now: int) -> dict[str, Any]:
         "steps": [_step(step, now) for step in steps],
         "error": {"code": job.error_code, "message": job.fail_reason} if job.error_code else None,
         "entities": _entities(job),
-        "request": {name: job.request[name] for name in job.request if name not in INTERNAL},
+        "request": asked(job.request),
     }
+
+
+def asked(request: Mapping[str, Any]) -> dict[str, Any]:
+    """A request as readers of the job may see it: without what only the job needs, and of URLs without the query,
+    which may hold a secret (a presigned address)."""
+    return {name: _without_query(name, value) for name, value in request.items() if name not in INTERNAL}
+
+
+def _without_query(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {inner: _without_query(inner, item) for inner, item in value.items()}
+    if name in URLS and isinstance(value, str) and "?" in value:
+        return f"{value.partition('?')[0]}?***"
+    return value
 
 
 def _state(job: Job) -> str:

@@ -11,7 +11,6 @@ from calotype.web.route import Media, Parameter
 
 OCTETS: Final = Media(types=("application/octet-stream",))
 _PROPERTY_NAME: Final = {"type": "string", "minLength": 1, "maxLength": attributes.LONGEST}
-_TEXT: Final = {"type": "string", "maxLength": attributes.LONGEST_VALUE}
 
 
 def _attributes(schema: Mapping[str, Any]) -> dict[str, Any]:

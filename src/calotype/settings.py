@@ -150,6 +150,16 @@ class ImsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     revision: Literal["current", "2022-10"] = "current"  # the form of the job query
 
 
+class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    source: Literal["inventory", "libvirt", "none"] = "inventory"  # where servers, volumes and backups are looked for
+    inventory: str = ""  # absolute path of the folder that describes servers; empty: inventory in data_dir
+    libvirt_uri: str = "qemu:///system"  # the hypervisor to ask
+    libvirt_project: str = ""  # name or id of the project that has its servers; empty: none but those that name one
+    libvirt_exchange: str = ""  # absolute path of a folder that the hypervisor may write to; empty: no running servers
+    timeout_s: Seconds = 30.0  # how long a hypervisor may take to answer
+    system_disk_bytes: Bytes = 1024**4  # the largest disk that an image is made from
+
+
 class BucketMapping(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A folder of the host that one project, or every project, sees as a bucket."""
 
@@ -173,6 +183,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     fetch: FetchSettings = FetchSettings()
     security: SecuritySettings = SecuritySettings()
     ims: ImsSettings = ImsSettings()
+    servers: ServerSettings = ServerSettings()
     buckets: dict[str, BucketMapping] = {}  # name -> mapped folder; in the file only
     stores: dict[str, Store] = {}  # id -> store of image bytes, besides `local`; in the file only
     endpoints: dict[str, EndpointSettings] = {}  # name -> what else the catalog holds; in the file only

@@ -1,0 +1,1 @@
+"""Servers, volumes and backups: where images that are not made from files come from."""

@@ -20,6 +20,7 @@ class Captured(Struct, frozen=True, kw_only=True):
     volume: Volume
     path: Path
     size: int  # bytes of the file
+    format: str | None = None  # `raw`, `qcow2` … where the source knows it: content that looks otherwise is refused
 
 
 class ServerSource(Protocol):

@@ -43,6 +43,8 @@ from calotype.jobs.run import Kind
 from calotype.jobs.service import Jobs
 from calotype.jobs.worker import run_worker, slot
 from calotype.metadefs.service import Metadefs
+from calotype.servers.opening import source_of
+from calotype.servers.source import ServerSource
 from calotype.settings import Settings
 
 log = structlog.get_logger()
@@ -66,6 +68,7 @@ class App(Struct, frozen=True, kw_only=True):
     jobs: Jobs
     imports: Imports
     metadefs: Metadefs
+    servers: ServerSource
 
 
 @asynccontextmanager
@@ -110,6 +113,7 @@ async def api(settings: Settings) -> AsyncIterator[App]:
             jobs=jobs,
             imports=Imports(settings=settings, images=images, jobs=jobs, stores=blobs, fetcher=fetcher),
             metadefs=Metadefs(db),
+            servers=source_of(settings),
         )
 
 
@@ -136,6 +140,7 @@ def worker(settings: Settings, observer: Observer | None = None) -> Iterator[Cal
             sandbox=sandbox,
             fetcher=Fetcher(settings.fetch),
             remote=RemoteImages(settings, db, Fetcher(settings.fetch, trusted=trusted_endpoints(settings))),
+            servers=source_of(settings),
         )
         kinds = _kinds(db, parts)
         jobs = Jobs(db, settings.jobs, enqueuer, undo_table(images))

@@ -20,7 +20,7 @@ MAY_IMPORT: Final = {
     "fetch": {"blobs"},
     "images": {"db", "blobs", "disks", "fetch", "identity"},
     "cache": {"db", "blobs", "fetch", "identity", "images"},
-    "servers": {"db", "identity"},
+    "servers": {"db", "blobs", "buckets", "disks", "identity"},
     "jobs": {"db", "blobs", "buckets", "disks", "fetch", "identity", "images", "servers"},
     "metadefs": {"db", "identity"},
     "web": {"db", "blobs", "buckets", "cache", "disks", "fetch", "identity", "images", "jobs", "metadefs", "servers"},

@@ -9,6 +9,7 @@ from calotype.disks.sandbox import Sandbox
 from calotype.fetch.fetcher import Fetcher
 from calotype.images.service import Images
 from calotype.jobs.kinds.remote_image import RemoteImages
+from calotype.servers.source import ServerSource
 from calotype.settings import Settings
 
 
@@ -21,3 +22,4 @@ class Parts(Struct, frozen=True, kw_only=True):
     sandbox: Sandbox
     fetcher: Fetcher  # of what users name
     remote: RemoteImages
+    servers: ServerSource

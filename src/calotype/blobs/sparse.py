@@ -99,10 +99,17 @@ def clone(source: int, target: int) -> bool:
 
 
 def copy(
-    source: int, target: int, size: int, *, progress: Progress | None = None, cancelled: Cancelled | None = None
+    source: int,
+    target: int,
+    size: int,
+    *,
+    block_bytes: int = COPY_BYTES,
+    progress: Progress | None = None,
+    cancelled: Cancelled | None = None,
 ) -> None:
     """Make the empty open file `target` equal to the first `size` bytes of `source`: sharing blocks where it can be,
-    else copied inside the kernel; holes stay holes. Raises `ObjectChanged` when the source is shorter, `JobCancelled`.
+    else copied inside the kernel, asking `cancelled` before each block; holes stay holes. Raises `ObjectChanged` when
+    the source is shorter, `JobCancelled`.
     """
     if os.fstat(source).st_size == size and clone(source, target):
         if progress is not None:
@@ -114,7 +121,7 @@ def copy(
         while at < end:
             if cancelled is not None and cancelled():
                 raise JobCancelled("cancelled while copying")
-            at += _copy_some(source, target, at, min(COPY_BYTES, end - at))
+            at += _copy_some(source, target, at, min(block_bytes, end - at))
             if progress is not None:
                 progress(at)
     if progress is not None:

@@ -9,12 +9,16 @@ from sqlalchemy import Connection
 from calotype.db.engine import Database
 from calotype.errors import BackupNotFound, ServerNotFound, VaultNotFound, VolumeUnusable
 from calotype.identity.directory import project_in, project_named_in
+from calotype.servers.inventory import Inventory
 from calotype.servers.model import Backup, Project, Server, Vault, Volume
 from calotype.servers.source import Captured, ServerSource
 from calotype.settings import Settings
 
 
 def source_of(settings: Settings) -> ServerSource:
+    if settings.servers.source == "inventory":
+        own = settings.servers.inventory
+        return Inventory(Path(own), must_exist=True) if own else Inventory(settings.folder / "inventory")
     return NoServers()
 
 

@@ -25,7 +25,9 @@ from calotype.images.downloads import Downloads
 from calotype.images.locations import Locations
 from calotype.images.service import Images
 from calotype.jobs.engine import Enqueuer
+from calotype.jobs.kinds.capture import Capture
 from calotype.jobs.kinds.copy_image import CopyImage
+from calotype.jobs.kinds.cross_region import CrossRegionCopy
 from calotype.jobs.kinds.export import Export
 from calotype.jobs.kinds.imports import Imports
 from calotype.jobs.kinds.ingest import Ingest
@@ -43,6 +45,7 @@ from calotype.jobs.run import Kind
 from calotype.jobs.service import Jobs
 from calotype.jobs.worker import run_worker, slot
 from calotype.metadefs.service import Metadefs
+from calotype.regions.client import Regions
 from calotype.servers.opening import source_of
 from calotype.servers.source import ServerSource
 from calotype.settings import Settings
@@ -163,13 +166,18 @@ def worker(settings: Settings, observer: Observer | None = None) -> Iterator[Cal
 def _kinds(db: Database, parts: Parts) -> dict[JobType, Kind]:
     doers: list[Kind] = [
         Ingest(JobType.IMPORT, parts),
+        Ingest(JobType.IMPORT_DATA, parts),
         Ingest(JobType.REGISTER, parts),
+        Capture(JobType.FROM_SERVER, parts),
+        Capture(JobType.FROM_VOLUME, parts),
+        Capture(JobType.COPY_VOLUME, parts),
         Interoperable(JobType.INTEROPERABLE, parts),
         Interoperable(JobType.TASK, parts),
         Replicate(parts),
         Locate(parts),
         Export(parts),
         CopyImage(db=db, images=parts.images),
+        CrossRegionCopy(parts, Regions(parts.settings)),
         *(ChangeMembers(kind, db=db, images=parts.images) for kind in sorted(SHARING)),
     ]
     return {doer.type: doer for doer in doers}

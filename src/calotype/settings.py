@@ -19,6 +19,7 @@ from msgspec import Meta, Struct
 PREFIX: Final = "CALOTYPE_"
 STORE_NAME: Final = r"[a-z0-9][a-z0-9_-]{0,62}"
 LOCAL: Final = "local"  # the store that is always there
+REGION_NAME: Final = r"[A-Za-z0-9._-]{1,64}"
 ENDPOINT_NAME: Final = r"[a-z0-9][a-z0-9._-]{0,62}"
 INTERFACES: Final = ("public", "internal", "admin")  # of endpoints in the catalog
 OWN_SERVICES: Final = ("identity", "image", "ims")  # what is offered at `url`
@@ -67,7 +68,9 @@ class ImageSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     stored_bytes_per_project: Bytes = 10 * 1024**4  # bytes that the images of one project hold
     virtual_bytes_per_image: Bytes = 2 * 1024**4  # the largest virtual disk
     file_bytes: Bytes = 128 * 1024**3  # the largest file, uploaded or imported
+    quick_bytes: Bytes = 1024**4  # the largest file of a quick import, and image of a quick export
     export_bytes: Bytes = 128 * 1024**3  # the largest image that is exported or copied
+    data_disks: Count = 3  # that one import brings beside a system disk (IMG.0194)
     tags: Count = 10  # of one image, on IMS (IMG.0116); the Image API allows 128
     properties: Count = 128  # that an owner sets on one image
     hash_algorithm: Literal["sha512", "sha256"] = "sha512"  # of os_hash_value, for images that come from now on
@@ -157,7 +160,28 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     libvirt_project: str = ""  # name or id of the project that has its servers; empty: none but those that name one
     libvirt_exchange: str = ""  # absolute path of a folder that the hypervisor may write to; empty: no running servers
     timeout_s: Seconds = 30.0  # how long a hypervisor may take to answer
-    system_disk_bytes: Bytes = 1024**4  # the largest disk that an image is made from
+    disk_bytes: Bytes = 1024**4  # the largest disk that an image is made from, save a full-server image
+
+
+class RegionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another Calotype or IMS that images may be copied to. Whoever may copy images here may copy to its projects."""
+
+    url: Annotated[str, Meta(pattern=r"^https?://[^\s/?#@]+(/[^\s?#]*)?$")]  # of its image service, without a version
+    auth_url: Annotated[str, Meta(pattern=r"^(https?://[^\s/?#@]+(/[^\s?#]*)?)?$")] = ""  # v3; empty: url/identity/v3
+    user: str = ""  # name of the user to log in as, there
+    user_domain: str = "Default"  # name of the user's domain
+    password: str = ""  # of the user
+    access_key: str = ""  # instead of a user: each request is signed
+    secret_key: str = ""  # of the access key
+    projects: Annotated[tuple[str, ...], Meta(min_length=1)]  # names of the projects there that may be copied to
+    project_domain: str = "Default"  # name of their domain
+    agencies: tuple[str, ...] = ()  # names that requests may give as agency_name; empty: any
+    ca_file: str = ""  # certificates of your own authorities in PEM, besides those of the system
+    timeout_s: Seconds = 60.0  # how long it may be silent
+    patience_s: Seconds = 300.0  # how long it is tried again when it is away
+
+    def __repr__(self) -> str:
+        return f"RegionSettings(url={self.url!r})"
 
 
 class BucketMapping(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -187,6 +211,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     buckets: dict[str, BucketMapping] = {}  # name -> mapped folder; in the file only
     stores: dict[str, Store] = {}  # id -> store of image bytes, besides `local`; in the file only
     endpoints: dict[str, EndpointSettings] = {}  # name -> what else the catalog holds; in the file only
+    regions: dict[str, RegionSettings] = {}  # name -> where images may be copied to; in the file only
 
     @property
     def folder(self) -> Path:
@@ -218,9 +243,11 @@ TABLES: Final[Mapping[str, type[Struct]]] = {  # in the file only: by name
     "buckets": BucketMapping,
     "stores": Store,
     "endpoints": EndpointSettings,
+    "regions": RegionSettings,
 }
 FILE_ONLY: Final = frozenset({"imagev2.inject"})
 SECRETS: Final = frozenset({"database"})  # settings whose value may hold a password
+REGION_SECRETS: Final = ("password", "secret_key")
 
 
 def load(environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
@@ -251,6 +278,8 @@ def load(environment: Mapping[str, str] | None = None, **overrides: object) -> S
     for name, store in settings.stores.items():
         _check_store(name, store, settings.folder)
     _check_endpoints(settings)
+    for name, region in settings.regions.items():
+        _check_region(name, region, settings.region)
     return settings
 
 
@@ -260,6 +289,8 @@ def shown(settings: Settings) -> dict[str, Any]:
     for name in SECRETS:
         if values[name]:
             values[name] = "********"
+    for region in values["regions"].values():
+        region.update({name: "********" for name in REGION_SECRETS if region[name]})
     return values
 
 
@@ -316,6 +347,20 @@ def _check_endpoints(settings: Settings) -> None:
                 what = f"the {interface} endpoint of type {endpoint.type} in region {place[1]}"
                 raise WrongSetting(f"endpoints.{name}: {what} is {taken[place]} already; choose another type or region")
             taken[place] = f"endpoints.{name}"
+
+
+def _check_region(name: str, region: RegionSettings, own: str) -> None:
+    if not re.fullmatch(REGION_NAME, name):
+        raise WrongSetting(f"regions.{name}: wants a name of 1 to 64 of letters, digits, '.', '-' and '_'")
+    if name == own:
+        raise WrongSetting(f"regions.{name}: is the region of this service; name another one")
+    given = (bool(region.user) + bool(region.password), bool(region.access_key) + bool(region.secret_key))
+    if sorted(given) != [0, 2]:
+        raise WrongSetting(f"regions.{name}: wants user and password, or access_key and secret_key")
+    if not all(region.projects) or len(set(region.projects)) < len(region.projects):
+        raise WrongSetting(f"regions.{name}.projects: wants names, each once")
+    if region.ca_file and not region.ca_file.startswith("/"):
+        raise WrongSetting(f"regions.{name}.ca_file: wants an absolute path")
 
 
 def _merge(values: dict[str, Any], name: str, value: Any) -> None:

@@ -199,7 +199,7 @@ REFUSED: Final[list[tuple[dict[str, Any], str]]] = [
     ({"image_url": "BUCKET:no-such-key"}, "IMG.0057"),
     ({"image_url": "BUCKET:empty"}, "IMG.0057"),
     ({"image_url": None}, "IMG.0021"),
-    ({"image_url": None, "instance_id": "9a1d8a5e-3c0b-4b62-8d3f-77b0a7c6d111"}, "IMG.0105"),
+    ({"image_url": None, "instance_id": "9a1d8a5e-3c0b-4b62-8d3f-77b0a7c6d111"}, "IMG.0005"),
 ]
 
 

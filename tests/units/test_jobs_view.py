@@ -7,6 +7,7 @@ import pytest
 
 from calotype.jobs import tasks, view
 from calotype.jobs.model import SHARING, Job, JobId, JobStatus, JobType
+from calotype.jobs.kinds.undo import MAKING
 from calotype.jobs.plan import PLANS
 
 BEGIN = 1767323045678  # 2026-01-02T03:04:05.678Z
@@ -45,6 +46,20 @@ RUNNING = (
     '"current_task":"ImportImageTask:ObtainImageInfoTask"}'
 )
 FAILED = '{"image_name":"web-golden-17","error_code":"IMG.0057","error":"object b:k not found"}'
+WORKER_ID = view.worker_step_id(ID)
+
+
+def _worker(status: str, entities: str) -> str:
+    """What a client that reads the first sub job finds in a data disk's import."""
+    end = '""' if status == "RUNNING" else '"2026-01-02T03:09:41.002Z"'
+    error = ('"IMG.0057"', '"object b:k not found"') if status == "FAIL" else ("null", "null")
+    return (
+        f',"sub_jobs_list":["{WORKER_ID}"],"sub_jobs_result":[{{"job_id":"{WORKER_ID}",'
+        f'"job_type":"imsGoofysImportImageWithoutconfigJob","begin_time":"2026-01-02T03:04:05.678Z","end_time":{end},'
+        f'"status":"{status}","error_code":{error[0]},"fail_reason":{error[1]},"entities":{entities}}}]'
+    )
+
+
 OF_SHARING = {
     JobStatus.SUCCESS: f'{{"results":[{{"image_id":"{IMAGE}","status":"success"}}]}}',
     JobStatus.RUNNING: '{"process_percent":0.35,"current_task":"ImportImageTask:ObtainImageInfoTask"}',
@@ -58,6 +73,10 @@ ENTITIES = {
     (JobType.REPLICATE, JobStatus.SUCCESS): NAME_AND_ID,
     (JobType.TASK, JobStatus.SUCCESS): NAME_AND_ID,
     (JobType.LOCATE, JobStatus.SUCCESS): NAME_AND_ID,
+    **{(kind, JobStatus.SUCCESS): NAME_AND_ID for kind in (*MAKING, JobType.FROM_VOLUMES)},
+    (JobType.IMPORT_DATA, JobStatus.SUCCESS): NAME_AND_ID[:-1] + _worker("SUCCESS", f"{NAME_AND_ID}") + "}",
+    (JobType.IMPORT_DATA, JobStatus.RUNNING): RUNNING[:-1] + _worker("RUNNING", RUNNING) + "}",
+    (JobType.IMPORT_DATA, JobStatus.FAIL): FAILED[:-1] + _worker("FAIL", FAILED) + "}",
     **{(kind, status): entities for kind in SHARING for status, entities in OF_SHARING.items()},
 }
 OF_STATUS = {JobStatus.INIT: "{}", JobStatus.RUNNING: RUNNING, JobStatus.FAIL: FAILED}
@@ -84,11 +103,37 @@ def test_the_form_of_2022_10_of_each_status_and_kind_is_exact_to_the_byte(kind: 
 
     end = '"02-Jan-2026 03:09:41:002"' if status in (JobStatus.SUCCESS, JobStatus.FAIL) else '""'
     error = ('"IMG.0057"', '"object b:k not found"') if status is JobStatus.FAIL else ("null", "null")
+    name = "createImageByInstance" if kind is JobType.FROM_SERVER else kind.value
     entities = ONLY_ID if status in (JobStatus.RUNNING, JobStatus.SUCCESS) and kind not in SHARING else "{}"
     assert told == (
-        f'{{"status":"{status.value}","entities":{entities},"job_id":"{ID}","job_type":"{kind.value}",'
+        f'{{"status":"{status.value}","entities":{entities},"job_id":"{ID}","job_type":"{name}",'
         f'"begin_time":"02-Jan-2026 03:04:05:678","end_time":{end},"error_code":{error[0]},"fail_reason":{error[1]}}}'
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_", "worker"),
+    [
+        (JobType.IMPORT, {}, "imsGoofysImportImageWithoutconfigJob"),
+        (JobType.IMPORT, {"config": True}, "imsGoofysImportImageJob"),
+        (JobType.IMPORT, {"iso": True}, "imsImportIsoFileImageJob"),
+        (JobType.IMPORT, {"quick": True}, "imsImportBigFileImageJob"),
+        (JobType.IMPORT_DATA, {"quick": True}, "imsImportBigFileImageJob"),
+        (JobType.REGISTER, {}, "imsGoofysUploadImageJob"),
+        (JobType.EXPORT, {}, "imsGoofysExportImageJob"),
+        (JobType.EXPORT, {"quick": True}, "imsQuickExportImageJob"),
+    ],
+)
+def test_the_workers_part_of_a_job_is_told_under_an_id_that_leads_back(
+    kind: JobType, request_: dict[str, object], worker: str
+) -> None:
+    one = msgspec.structs.replace(job(kind, JobStatus.SUCCESS), request=request_)
+
+    told = view.worker_step(one)
+
+    assert (told["job_id"], told["job_type"], told["status"]) == (view.worker_step_id(ID), worker, "SUCCESS")
+    assert told["entities"] == {"image_name": "web-golden-17", "image_id": IMAGE}
+    assert view.worker_step_id(told["job_id"]) == ID != told["job_id"]
 
 
 def test_the_older_time_has_english_months_and_two_digits_for_the_day() -> None:
@@ -104,10 +149,11 @@ def test_the_progress_call_tells_percent_and_task_and_reaches_one_only_at_the_en
         "process_percent": 1,
         "current_task": "",
         "image_id": IMAGE,
+        "subJobId": WORKER_ID,
     }
 
 
-@pytest.mark.parametrize("kind", JobType)
+@pytest.mark.parametrize("kind", [kind for kind in JobType if PLANS[kind].steps])
 def test_the_percent_of_a_job_never_falls_from_step_to_step_and_stays_below_the_whole(kind: JobType) -> None:
     plan = PLANS[kind]
 

@@ -116,6 +116,11 @@ class KeyDoesNotExist(Invalid):
     img = "IMG.0095"
 
 
+class EncryptedBms(Invalid):
+    code = "encrypted_bms"
+    img = "IMG.0118"
+
+
 class UnknownFlavor(Invalid):
     """A list was asked for the images of a flavor; this service has no flavors."""
 

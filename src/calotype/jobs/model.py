@@ -42,18 +42,27 @@ class JobType(StrEnum):
     EXPORT = "imsNativeExportImageJob"
     REGISTER = "imsNativeImportImageJob"
     COPY = "imsCopyImageInRegionJob"
+    COPY_ACROSS = "imsCrossRegionCopyImageJob"  # to another region
     INTEROPERABLE = "interoperableImportJob"  # glance-direct, web-download, glance-download
     REPLICATE = "interoperableCopyJob"  # copy-image: an active image to more stores
     TASK = "taskImportJob"  # asked for as a task, which makes the image too
     ADD_MEMBERS = "imsAddImageMembersJob"
     REMOVE_MEMBERS = "imsDelImageMembersJob"
     ANSWER_OFFERS = "imsUpdateImageMembersJob"
+    IMPORT_DATA = "imsImportDataImageJob"
+    OVA = "imsImportOvaImageJob"  # a parent
+    FROM_SERVER = "imsCreateImageByInstance"
+    FROM_VOLUME = "imsVolumeCreateImageJob"
+    FROM_VOLUMES = "imsVolumesToSysDataImagesJob"  # a parent
+    COPY_VOLUME = "imsCopyVolumeToImageJob"  # of one volume; the sub job of the one before
+    WHOLE_FROM_SERVER = "imsCreateWholeImageByInstanceJob"
+    WHOLE_FROM_BACKUP = "imsCreateWholeImageByBackupJob"
     LOCATE = "locationImportJob"  # POST /v2/images/{image_id}/locations: an image points at a URL
 
 
 SHARING: Final = frozenset({JobType.ADD_MEMBERS, JobType.REMOVE_MEMBERS, JobType.ANSWER_OFFERS})
 # Types that give an image its bytes, or more places for them: one at a time.
-BRINGING: Final = frozenset(set(JobType) - {JobType.EXPORT} - SHARING)
+BRINGING: Final = frozenset(set(JobType) - {JobType.EXPORT, JobType.COPY_ACROSS, JobType.FROM_VOLUMES} - SHARING)
 CREATIONS: Final = frozenset(BRINGING - {JobType.COPY})  # counted against jobs.creations_per_project
 # What Image v2 calls them, as tasks.
 TASK_TYPES: Final[Mapping[JobType, str]] = {
@@ -63,11 +72,15 @@ TASK_TYPES: Final[Mapping[JobType, str]] = {
     JobType.INTEROPERABLE: "api_image_import",
     JobType.REPLICATE: "api_image_import",
     JobType.LOCATE: "location_import",
+    **dict.fromkeys((JobType.IMPORT_DATA, JobType.OVA), "import"),
+    **dict.fromkeys((JobType.FROM_SERVER, JobType.WHOLE_FROM_SERVER, JobType.WHOLE_FROM_BACKUP), "create"),
+    **dict.fromkeys((JobType.FROM_VOLUME, JobType.FROM_VOLUMES, JobType.COPY_VOLUME), "create"),
     JobType.EXPORT: "export",
     JobType.COPY: "copy",
+    JobType.COPY_ACROSS: "copy",
     **dict.fromkeys(SHARING, "members"),
 }
-COPIES: Final = frozenset({JobType.COPY})  # counted against jobs.copies_per_project
+COPIES: Final = frozenset({JobType.COPY, JobType.COPY_ACROSS})  # counted against jobs.copies_per_project
 
 
 class Job(Struct, frozen=True, kw_only=True):

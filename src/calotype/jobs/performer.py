@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from calotype.db.engine import Database, now_ms
 from calotype.errors import CalotypeError, JobCancelled, JobInterrupted, NoSpace, Unavailable
 from calotype.jobs import sql
+from calotype.jobs.families import sum_up_in
 from calotype.jobs.model import Job, JobType
 from calotype.jobs.run import Kind, Result, Run, Superseded
 from calotype.jobs.service import Jobs, expiry
@@ -77,6 +78,8 @@ class Performer:
     def _claim(self, c: Connection, job_id: str) -> Job | None:
         job = sql.claim(c, job_id, self.worker)
         if job is None or (job.attempt <= self.jobs.settings.attempts and not job.cancel_requested):
+            if job is not None:
+                self._sum_up(c, job)
             return job
         error: CalotypeError = JobCancelled(job.cancel_reason or "cancelled")
         if not job.cancel_requested:
@@ -114,7 +117,7 @@ class Performer:
                 if position + 1 < len(run.plan.steps):
                     await self._recording(lambda c: self._end(c, run))
                 else:
-                    log.info("job_succeeded")
+                    log.info("job_handed_over" if run.handed_over else "job_succeeded")
                 return result
         except Superseded:
             raise
@@ -167,7 +170,14 @@ class Performer:
                 sql.STEP_BYTES,
                 {"id": run.job.id, "position": run.position, "done": run.done_bytes, "total": run.total_bytes},
             )
+        if row is not None:
+            self._sum_up(c, run.job)
         return None if row is None else (bool(row[0]), row[1])
+
+    def _sum_up(self, c: Connection, job: Job) -> None:
+        if job.parent_id is not None:
+            now = now_ms()
+            sum_up_in(c, job.parent_id, now, expiry(self.jobs.settings, now))
 
     def _begin(self, c: Connection, run: Run) -> None:
         row = self._progress(c, run)

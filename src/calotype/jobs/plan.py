@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from calotype.jobs.model import JobType
 
-Queue = Literal["heavy", "light"]
+Queue = Literal["heavy", "light", "remote"]
 
 
 class StepPlan(Struct, frozen=True):
@@ -19,7 +19,7 @@ class StepPlan(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    queue: Queue  # heavy: reads or writes a disk image, as many at once as a worker has slots; light: only rows
+    queue: Queue  # heavy: reads or writes a disk image, as many at once as a worker has slots; light: only rows; remote: waits for another service
     steps: tuple[StepPlan, ...]
 
     @property
@@ -43,6 +43,16 @@ def _import(task: str) -> tuple[StepPlan, ...]:
     )
 
 
+def _capture(task: str) -> tuple[StepPlan, ...]:
+    return (
+        StepPlan("fetch", 30, f"{task}:CaptureDiskTask"),
+        StepPlan("inspect", 5, f"{task}:ObtainImageInfoTask"),
+        StepPlan("convert", 40, f"{task}:ConvertImageTask"),
+        StepPlan("verify", 20, f"{task}:VerifyImageTask"),
+        StepPlan("publish", 5, f"{task}:RegisterImageTask"),
+    )
+
+
 def _interoperable(task: str) -> tuple[StepPlan, ...]:
     return (
         StepPlan("fetch", 40, f"{task}:ObtainImageFileTask"),
@@ -56,6 +66,14 @@ def _interoperable(task: str) -> tuple[StepPlan, ...]:
 
 PLANS: Final[Mapping[JobType, Plan]] = {
     JobType.IMPORT: Plan(queue="heavy", steps=_import("ImportImageTask")),
+    JobType.IMPORT_DATA: Plan(queue="heavy", steps=_import("ImportDataImageTask")),
+    JobType.OVA: Plan(queue="heavy", steps=(StepPlan("inspect", 1, "ImportOvaImageTask:ObtainImageInfoTask"),)),
+    JobType.FROM_SERVER: Plan(queue="heavy", steps=_capture("CreateImageByInstanceTask")),
+    JobType.FROM_VOLUME: Plan(queue="heavy", steps=_capture("VolumeCreateImageTask")),
+    JobType.FROM_VOLUMES: Plan(queue="light", steps=()),  # its sub jobs do everything
+    JobType.COPY_VOLUME: Plan(queue="heavy", steps=_capture("CopyVolumeToImageTask")),
+    JobType.WHOLE_FROM_SERVER: Plan(queue="heavy", steps=_capture("CreateWholeImageByInstanceTask")),
+    JobType.WHOLE_FROM_BACKUP: Plan(queue="heavy", steps=_capture("CreateWholeImageByBackupTask")),
     JobType.REGISTER: Plan(queue="heavy", steps=_import("NativeImportImageTask")),
     JobType.EXPORT: Plan(
         queue="heavy",
@@ -67,6 +85,15 @@ PLANS: Final[Mapping[JobType, Plan]] = {
         ),
     ),
     JobType.COPY: Plan(queue="light", steps=(StepPlan("publish", 1, "CopyImageInRegionTask:RegisterImageTask"),)),
+    JobType.COPY_ACROSS: Plan(
+        queue="remote",
+        steps=(
+            StepPlan("create", 2, "CrossRegionCopyImageTask:CreateImageTask"),
+            StepPlan("transfer", 94, "CrossRegionCopyImageTask:TransferImageFileTask"),
+            StepPlan("verify", 2, "CrossRegionCopyImageTask:VerifyImageTask"),
+            StepPlan("publish", 2, "CrossRegionCopyImageTask:RegisterImageTask"),
+        ),
+    ),
     JobType.ADD_MEMBERS: Plan(queue="light", steps=(StepPlan("publish", 1, "AddImageMembersTask:AddMembersTask"),)),
     JobType.REMOVE_MEMBERS: Plan(queue="light", steps=(StepPlan("publish", 1, "DelImageMembersTask:DelMembersTask"),)),
     JobType.ANSWER_OFFERS: Plan(

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 
 from calotype.jobs import sql
+from calotype.jobs.families import sum_up_in
 from calotype.jobs.model import Job, JobType
 from calotype.jobs.plan import PLANS
 
@@ -29,6 +30,7 @@ class Run:
         self.results: dict[str, Result] = {}
         self.stop = threading.Event()
         self.committing = False  # from here on a wish to cancel comes too late
+        self.handed_over = False  # its sub jobs end it
         self.position = 0
         self.fraction = 0.0
         self.done_bytes: int | None = None
@@ -85,6 +87,8 @@ class Run:
                 "total": self.total_bytes,
             },
         )
+        if self.job.parent_id is not None:
+            sum_up_in(c, self.job.parent_id, now, self._expires_at_of(now))
 
 
 def upload_id(job: Job) -> str:

@@ -11,8 +11,9 @@ from sqlalchemy import Connection
 from calotype.db.engine import Database, now_ms
 from calotype.errors import CalotypeError, ImageInUse, JobCancelled, JobFinished, JobNotFound, TooManyJobs
 from calotype.identity.model import Caller
-from calotype.jobs import sql
+from calotype.jobs import families, sql
 from calotype.jobs.engine import Enqueuer
+from calotype.jobs.families import SUB_JOBS, SubJob
 from calotype.jobs.model import BRINGING, COPIES, CREATIONS, SHARING, TASK_TYPES, Job, JobId, JobStatus, JobType, Step
 from calotype.jobs.plan import PLANS
 from calotype.settings import JobSettings
@@ -65,6 +66,80 @@ class Jobs:
         )
         self._enqueuer.enqueue_in(c, job_id, kind, project_id=caller.project_id, priority=priority)
         return job_id
+
+    def submit_family_in(
+        self, c: Connection, caller: Caller, kind: JobType, *, request: Mapping[str, Any], children: Sequence[SubJob]
+    ) -> JobId:
+        """Write a parent that only sums up its sub jobs, and these with their places in the queue. It is told of with
+        the image of the first. Raises `TooManyJobs`."""
+        assert caller.project_id is not None, "routes that submit jobs want a project-scoped token"  # noqa: S101
+        job_id, now = JobId(uuid.uuid4().hex), now_ms()
+        sql.insert(
+            c,
+            job_id=job_id,
+            project_id=caller.project_id,
+            user_id=caller.user_id,
+            kind=kind,
+            entities={},
+            request=request,
+            image_id=None,
+            request_id=None,
+            priority=5,
+            steps=(),
+            now=now,
+        )
+        for child in children:
+            self._check_flow(c, caller.project_id, child.kind)
+        made = [self._adopt_in(c, job_id, caller.project_id, caller.user_id, child, now) for child in children]
+        sql.sum_up(
+            c,
+            job_id,
+            status=JobStatus.INIT,
+            entities={**children[0].entities, SUB_JOBS: made},
+            percent=0,
+            current_task="",
+        )
+        return job_id
+
+    def spawn_in(self, c: Connection, job: Job, position: int, children: Sequence[SubJob], now: int) -> bool:
+        """Make the running job the parent of `children`, which are queued: its last step, `position`, is done then.
+
+        False, and nothing done, when another attempt has the job. Done again by a later attempt it changes nothing.
+        """
+        if sql.children(c, job.id):
+            return True
+        made = [self._adopt_in(c, job.id, job.project_id, job.user_id, child, now) for child in children]
+        entities = {**children[0].entities, SUB_JOBS: made}
+        values = {"id": job.id, "attempt": job.attempt, "entities": sql.as_text(entities)}
+        if c.execute(sql.HAND_OVER, values).rowcount == 0:
+            return False
+        done = {"id": job.id, "position": position, "state": "done", "now": now, "done": None, "total": None}
+        c.execute(sql.END_STEP, done)
+        return True
+
+    def _adopt_in(
+        self, c: Connection, parent_id: str, project_id: str, user_id: str, child: SubJob, now: int
+    ) -> Mapping[str, Any]:
+        job_id = JobId(uuid.uuid4().hex)
+        sql.insert(
+            c,
+            job_id=job_id,
+            project_id=project_id,
+            user_id=user_id,
+            kind=child.kind,
+            entities=child.entities,
+            request=child.request,
+            image_id=child.image_id,
+            request_id=None,
+            priority=5,
+            steps=PLANS[child.kind].names,
+            now=now,
+            parent_id=parent_id,
+        )
+        self._enqueuer.enqueue_in(c, job_id, child.kind, project_id=project_id, priority=5)
+        made = sql.by_id(c, job_id)
+        assert made is not None, "it was written above"  # noqa: S101
+        return families.kept(made)
 
     def _check_flow(self, c: Connection, project_id: str, kind: JobType) -> None:
         for kinds, most in (
@@ -205,9 +280,14 @@ class Jobs:
         return self.own(caller, await self.db.write(work))
 
     def _cancel_in(self, c: Connection, job_id: str, why: str) -> Job | None:
+        sql.lock_children(c, job_id)
         c.execute(sql.REQUEST_CANCEL, {"id": job_id, "reason": why})
         job = sql.by_id(c, job_id)
-        if job is not None and job.status is JobStatus.INIT:
+        if job is not None and families.is_parent(job):
+            for child in sql.children(c, job_id):
+                if child.is_open:
+                    self._cancel_in(c, child.id, why)
+        elif job is not None and job.status is JobStatus.INIT:
             self.fail_in(c, job, JobCancelled(why), now_ms())
         return sql.by_id(c, job_id)
 
@@ -231,6 +311,8 @@ class Jobs:
             return False
         c.execute(sql.END_OPEN_STEPS, {"id": job.id, "now": now})
         self._undo[job.kind](c, job, now)
+        if job.parent_id is not None:
+            families.sum_up_in(c, job.parent_id, now, expiry(self.settings, now))
         return True
 
     async def wait(self, caller: Caller, job_id: str, seconds: float) -> Job:

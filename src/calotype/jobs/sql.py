@@ -16,8 +16,10 @@ COLUMNS: Final = (
 
 # A job is written in the transaction that makes it necessary.
 INSERT: Final = text("""
-INSERT INTO jobs (id, project_id, user_id, kind, status, begin_time, entities, request, image_id, request_id, priority)
-VALUES (:id, :project_id, :user_id, :kind, 'INIT', :now, :entities, :request, :image_id, :request_id, :priority)
+INSERT INTO jobs (id, project_id, user_id, kind, status, begin_time, entities, request, image_id, request_id, priority,
+                  parent_id)
+VALUES (:id, :project_id, :user_id, :kind, 'INIT', :now, :entities, :request, :image_id, :request_id, :priority,
+        :parent_id)
 """)
 
 BY_ID: Final = text(f"SELECT {COLUMNS} FROM jobs WHERE id = :id")  # noqa: S608 - constants only
@@ -25,9 +27,11 @@ BY_ID: Final = text(f"SELECT {COLUMNS} FROM jobs WHERE id = :id")  # noqa: S608 
 # The hot read of the job query; also run by the raw drivers (see db/fast.py), hence no named parameter.
 QUERY: Final = f"SELECT {COLUMNS} FROM jobs WHERE id = ?"  # noqa: S608 - constants only
 
-# How many jobs of some kinds a project has under way. The index on (project_id, status, …) serves it.
+# How many jobs of some kinds a project has under way; of a parent its sub jobs count. The index on
+# (project_id, status, …) serves it.
 COUNT_OPEN: Final = text("""
 SELECT count(*) FROM jobs WHERE project_id = :project_id AND status IN ('INIT', 'RUNNING') AND kind IN :kinds
+   AND NOT EXISTS (SELECT 1 FROM jobs sub WHERE sub.parent_id = jobs.id)
 """).bindparams(bindparam("kinds", expanding=True))
 
 # Which jobs of these kinds are under way on the image?
@@ -88,9 +92,30 @@ SELECT {COLUMNS} FROM jobs
  ORDER BY begin_time DESC, id DESC LIMIT :limit
 """)  # noqa: S608 - constants only
 
-# Jobs that have been open for a while: the reaper compares them with what the engine knows.
+# Jobs that have been open for a while: the reaper compares them with what the engine knows. Not parents: their sub jobs
+# end them.
 OPEN_SINCE: Final = text("""
-SELECT id, attempt FROM jobs WHERE status IN ('INIT', 'RUNNING') AND begin_time < :before ORDER BY begin_time LIMIT 500
+SELECT id, attempt FROM jobs WHERE status IN ('INIT', 'RUNNING') AND begin_time < :before
+   AND NOT EXISTS (SELECT 1 FROM jobs sub WHERE sub.parent_id = jobs.id)
+ ORDER BY begin_time LIMIT 500
+""")
+
+# --- parents and their sub jobs ---------------------------------------------------------------------------------------
+
+CHILDREN: Final = text(f"SELECT {COLUMNS} FROM jobs WHERE parent_id = :parent_id")  # noqa: S608 - constants only
+# Also takes the row's lock, for which other sub jobs of the parent wait.
+LOCK_OPEN: Final = text(f"""
+UPDATE jobs SET version = version + 1 WHERE id = :id AND status IN ('INIT', 'RUNNING') RETURNING {COLUMNS}
+""")  # noqa: S608 - constants only
+SUM_UP: Final = text("""
+UPDATE jobs SET status = :status, entities = :entities, percent = :percent, current_task = :current_task,
+                end_time = :end_time, error_code = :error_code, fail_reason = :fail_reason, expires_at = :expires_at
+ WHERE id = :id AND status IN ('INIT', 'RUNNING')
+""")
+# A job that becomes a parent: its image, if it had one, is its first sub job's from here on.
+HAND_OVER: Final = text("""
+UPDATE jobs SET entities = :entities, image_id = NULL, version = version + 1
+ WHERE id = :id AND attempt = :attempt AND status = 'RUNNING'
 """)
 
 # Which of these are over? For those who wait, and for sweeping.
@@ -189,7 +214,7 @@ def job_of(row: Sequence[Any]) -> Job:
 def insert(
     c: Connection, *, job_id: JobId, project_id: str, user_id: str, kind: JobType, entities: Mapping[str, Any],
     request: Mapping[str, Any], image_id: str | None, request_id: str | None, priority: int, steps: Sequence[str],
-    now: int,
+    now: int, parent_id: str | None = None,
 ) -> None:  # fmt: skip
     values = {
         "id": job_id,
@@ -202,9 +227,11 @@ def insert(
         "request_id": request_id,
         "priority": priority,
         "now": now,
+        "parent_id": parent_id,
     }
     c.execute(INSERT, values)
-    c.execute(INSERT_STEP, [{"job_id": job_id, "position": n, "name": name} for n, name in enumerate(steps)])
+    if steps:
+        c.execute(INSERT_STEP, [{"job_id": job_id, "position": n, "name": name} for n, name in enumerate(steps)])
 
 
 def by_id(c: Connection, job_id: str) -> Job | None:
@@ -214,6 +241,40 @@ def by_id(c: Connection, job_id: str) -> Job | None:
 
 def count_open(c: Connection, project_id: str, kinds: Iterable[JobType]) -> int:
     return int(c.execute(COUNT_OPEN, {"project_id": project_id, "kinds": [k.value for k in kinds]}).scalar_one())
+
+
+def children(c: Connection, parent_id: str) -> list[Job]:
+    return [job_of(tuple(row)) for row in c.execute(CHILDREN, {"parent_id": parent_id})]
+
+
+def lock_children(c: Connection, parent_id: str) -> None:
+    """On PostgreSQL, before a parent is touched first: rows are locked sub job first."""
+    if c.dialect.name == "postgresql":
+        c.execute(text("SELECT id FROM jobs WHERE parent_id = :id ORDER BY id FOR UPDATE"), {"id": parent_id}).all()
+
+
+def locked_open(c: Connection, job_id: str) -> Job | None:
+    row = c.execute(LOCK_OPEN, {"id": job_id}).one_or_none()
+    return None if row is None else job_of(tuple(row))
+
+
+def sum_up(
+    c: Connection, job_id: str, *, status: JobStatus, entities: Mapping[str, Any], percent: int, current_task: str,
+    end_time: int | None = None, error_code: str | None = None, fail_reason: str | None = None,
+    expires_at: int | None = None,
+) -> None:  # fmt: skip
+    values = {
+        "id": job_id,
+        "status": status.value,
+        "entities": as_text(entities),
+        "percent": percent,
+        "current_task": current_task,
+        "end_time": end_time,
+        "error_code": error_code,
+        "fail_reason": fail_reason,
+        "expires_at": expires_at,
+    }
+    c.execute(SUM_UP, values)
 
 
 def open_on_image(c: Connection, image_id: str, kinds: Iterable[JobType]) -> list[JobId]:

@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from calotype.jobs.model import Job, JobStatus, JobType, Step
+from calotype.jobs.families import SUB_JOBS, sub_jobs
+from calotype.jobs.model import Job, JobId, JobStatus, JobType, Step
 
 MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 # What a successful job of a type tells about itself.
 SUCCESS_ENTITIES: Final[Mapping[JobType, tuple[str, ...]]] = {
     JobType.IMPORT: ("image_name", "image_id"),
     JobType.COPY: ("image_name", "image_id"),
+    JobType.COPY_ACROSS: ("image_name", "image_id"),
     JobType.ADD_MEMBERS: ("results",),
     JobType.REMOVE_MEMBERS: ("results",),
     JobType.ANSWER_OFFERS: ("results",),
@@ -20,7 +22,21 @@ SUCCESS_ENTITIES: Final[Mapping[JobType, tuple[str, ...]]] = {
     JobType.REPLICATE: ("image_name", "image_id"),
     JobType.TASK: ("image_name", "image_id"),
     JobType.LOCATE: ("image_name", "image_id"),
+    JobType.IMPORT_DATA: ("image_name", "image_id"),
+    JobType.OVA: ("image_name", "image_id"),
+    JobType.FROM_SERVER: ("image_name", "image_id"),
+    JobType.FROM_VOLUME: ("image_name", "image_id"),
+    JobType.FROM_VOLUMES: ("image_name", "image_id"),
+    JobType.COPY_VOLUME: ("image_name", "image_id"),
+    JobType.WHOLE_FROM_SERVER: ("image_name", "image_id"),
+    JobType.WHOLE_FROM_BACKUP: ("image_name", "image_id"),
 }
+SUB_JOBS_TOLD: Final = ("sub_jobs_list", "sub_jobs_result")
+# What the older pages called a type.
+OLD_TYPES: Final[Mapping[JobType, str]] = {JobType.FROM_SERVER: "createImageByInstance"}
+# The IMS API shows the one worker's part of these types as a job of its own. It is the same record under another id.
+WITH_WORKER_STEP: Final = frozenset({JobType.IMPORT, JobType.IMPORT_DATA, JobType.REGISTER, JobType.EXPORT})
+WORKER_STEP: Final = 0x5CA1_0BED_0000_4000_8000_0000_0B0E_57E9  # what the two ids differ by
 INTERNAL: Final = frozenset({"etag", "staged", "inject", "owners"})  # of a request: what only the job itself needs
 URLS: Final = frozenset({"uri", "import_from"})  # of a request: addresses that a user gave
 STATES: Final[Mapping[JobStatus, str]] = {
@@ -51,16 +67,49 @@ def old_ms(at: int | None) -> str:
 
 def current(job: Job) -> dict[str, Any]:
     """The form since 2025-05: all eight fields always, in the order of the samples."""
+    return _envelope(job, job.id, job.kind.value, _entities(job))
+
+
+def _envelope(job: Job, job_id: str, job_type: str, entities: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "job_id": job.id,
-        "job_type": job.kind.value,
+        "job_id": job_id,
+        "job_type": job_type,
         "begin_time": iso_ms(job.begin_time),
         "end_time": iso_ms(job.end_time) or "",
         "status": job.status.value,
         "error_code": job.error_code,
         "fail_reason": job.fail_reason,
-        "entities": _entities(job),
+        "entities": entities,
     }
+
+
+def worker_step_id(job_id: str) -> JobId:
+    """Of the worker's part of a job; and of a worker's part, the job's."""
+    return JobId(f"{int(job_id, 16) ^ WORKER_STEP:032x}")
+
+
+def has_worker_step(job: Job) -> bool:
+    return job.kind in WITH_WORKER_STEP and not job.entities.get(SUB_JOBS)
+
+
+def worker_step(job: Job) -> dict[str, Any]:
+    """The worker's part of a job, in the form of `current`."""
+    entities = _own_entities(job)
+    if job.status is JobStatus.SUCCESS:
+        entities = {name: job.entities[name] for name in ("image_name", "image_id") if name in job.entities}
+    return _envelope(job, worker_step_id(job.id), _worker_type(job), entities)
+
+
+def _worker_type(job: Job) -> str:
+    if job.kind is JobType.REGISTER:
+        return "imsGoofysUploadImageJob"
+    if job.kind is JobType.EXPORT:
+        return "imsQuickExportImageJob" if job.request.get("quick") else "imsGoofysExportImageJob"
+    if job.request.get("quick"):
+        return "imsImportBigFileImageJob"
+    if job.request.get("iso"):
+        return "imsImportIsoFileImageJob"
+    return "imsGoofysImportImageJob" if job.request.get("config") else "imsGoofysImportImageWithoutconfigJob"
 
 
 def of_2022_10(job: Job) -> dict[str, Any]:
@@ -70,7 +119,7 @@ def of_2022_10(job: Job) -> dict[str, Any]:
         "status": job.status.value,
         "entities": {"image_id": entities["image_id"]} if "image_id" in entities else {},
         "job_id": job.id,
-        "job_type": job.kind.value,
+        "job_type": OLD_TYPES.get(job.kind, job.kind.value),
         "begin_time": old_ms(job.begin_time),
         "end_time": old_ms(job.end_time),
         "error_code": job.error_code,
@@ -87,20 +136,40 @@ def progress(job: Job) -> dict[str, Any]:
     entities |= {"process_percent": _percent(job), "current_task": job.current_task}
     if job.status is not JobStatus.FAIL and job.image_id:
         entities["image_id"] = job.image_id
+    if has_worker_step(job):
+        entities["subJobId"] = worker_step_id(job.id)
     if job.status is JobStatus.FAIL:
         entities |= told["entities"]
+    entities |= {
+        name: told["entities"][name] for name in ("sub_jobs_list", "sub_jobs_result") if name in told["entities"]
+    }
     told["entities"] = entities
     return told
 
 
 def _entities(job: Job) -> dict[str, Any]:
+    """With the sub jobs. A data disk's import tells of its worker's part as one, which a client counts on."""
+    entities = _own_entities(job)
+    children = [] if job.status is JobStatus.INIT else sub_jobs(job)
+    if children:
+        entities |= {
+            "sub_jobs_list": [child.id for child in children],
+            "sub_jobs_result": [current(c) for c in children],
+        }
+    elif job.kind is JobType.IMPORT_DATA and job.status is not JobStatus.INIT:
+        entities |= {"sub_jobs_list": [worker_step_id(job.id)], "sub_jobs_result": [worker_step(job)]}
+    return entities
+
+
+def _own_entities(job: Job) -> dict[str, Any]:
     if job.status is JobStatus.INIT:
         return {}
+    own = {name: value for name, value in job.entities.items() if name != SUB_JOBS}
     if job.status is JobStatus.RUNNING:
-        return {**job.entities, "process_percent": _percent(job), "current_task": job.current_task}
+        return {**own, "process_percent": _percent(job), "current_task": job.current_task}
     if job.status is JobStatus.FAIL:
-        return dict(job.entities)
-    return {name: job.entities[name] for name in SUCCESS_ENTITIES[job.kind] if name in job.entities}
+        return own
+    return {name: own[name] for name in SUCCESS_ENTITIES[job.kind] if name in own}
 
 
 def _percent(job: Job) -> float | int:

@@ -30,6 +30,7 @@ from calotype.settings import Settings
 log = structlog.get_logger()
 
 LIGHT_JOBS: Final = 8  # at once in a worker; they only write rows
+REMOTE_JOBS: Final = 4  # at once in a worker; they move bytes to other services, and wait for these
 MOST_SLOTS: Final = 64  # of worker processes on one host
 PROJECT_SHARE: Final = 40  # running jobs of one project in one queue, over all workers
 RECOVERIES: Final = 1_000_000  # of DBOS; how often a job is begun anew is our own setting `jobs.attempts`
@@ -117,10 +118,10 @@ def _launch(settings: Settings, performer: Performer) -> None:
 
         await performer.perform(job_id, durable)
 
-    DBOS.listen_queues(["heavy", "light"])
+    DBOS.listen_queues(["heavy", "light", "remote"])
     DBOS.launch()
     poll = settings.jobs.poll_s
-    for name, concurrency in (("heavy", settings.slots), ("light", LIGHT_JOBS)):
+    for name, concurrency in (("heavy", settings.slots), ("light", LIGHT_JOBS), ("remote", REMOTE_JOBS)):
         DBOS.register_queue(
             name, worker_concurrency=concurrency, partition_concurrency=PROJECT_SHARE, polling_interval_sec=poll
         )

@@ -94,12 +94,47 @@ class KeyAndValue(TypedDict):
     value: NotRequired[str]
 
 
+class DataDisk(TypedDict, total=False):
+    name: str
+    description: str
+    volume_id: str  # of a disk, or
+    image_url: str  # bucket:key, with min_disk
+    min_disk: Annotated[int, Meta(ge=1, le=2048)]
+    is_quick_import: bool
+    tags: list[str]
+    image_tags: list[KeyAndValue]
+
+
+class NewDataImage(TypedDict):
+    name: str
+    image_url: str  # bucket:key
+    min_disk: Annotated[int, Meta(ge=1, le=2048)]
+    os_type: NotRequired[Literal["Linux", "Windows", "Other"]]
+    description: NotRequired[str]
+    tags: NotRequired[list[str]]
+    image_tags: NotRequired[list[KeyAndValue]]
+    enterprise_project_id: NotRequired[str]
+
+
+class QuickImport(NewDataImage):
+    type: NotRequired[Literal["ECS", "BMS", "DataImage"]]
+    os_version: NotRequired[str]
+    architecture: NotRequired[Literal["x86", "arm"]]
+    hw_firmware_type: NotRequired[Literal["bios", "uefi"]]
+    license_type: NotRequired[Literal["platform", "byol"]]
+
+
 class NewImsImage(TypedDict, total=False):
     """Fields that are not known are ignored."""
 
     name: str
     description: str
     image_url: str  # bucket:key
+    instance_id: str
+    volume_id: str
+    data_images: list[DataDisk]
+    is_config: bool
+    is_quick_import: bool
     os_type: Literal["Linux", "Windows", "Other"]
     os_version: str
     type: Literal["ECS", "FusionCompute", "BMS", "Ironic", "IsoImage"]
@@ -127,6 +162,14 @@ class ImsCopy(TypedDict):
     name: str
     description: NotRequired[str]
     enterprise_project_id: NotRequired[str]
+
+
+class ImsCrossRegionCopy(TypedDict):
+    name: str
+    region: str
+    project_name: NotRequired[str]  # needed where the region has several
+    agency_name: str
+    description: NotRequired[str]
 
 
 class Accepted(TypedDict):

@@ -33,7 +33,7 @@ async def submit(
 
     def work(c: Connection) -> JobId:
         source = images.visible_in(c, caller, image_id)
-        _copyable(source, settings)
+        check_copyable(source, settings)
         left_out = {"__description", *marks.ALL}
         properties = {key: value for key, value in source.properties.items() if key not in left_out}
         if description:
@@ -66,7 +66,7 @@ async def submit(
     return await images.db.write(work)
 
 
-def _copyable(source: Image, settings: Settings) -> None:
+def check_copyable(source: Image, settings: Settings) -> None:
     if source.status is not ImageStatus.ACTIVE:
         raise WrongStatus(now=source.status, wanted="only an active image can be copied")
     if source.lies_elsewhere:

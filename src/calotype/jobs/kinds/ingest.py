@@ -15,9 +15,9 @@ import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-from msgspec import Struct
+from msgspec import Struct, convert, to_builtins
 from sqlalchemy import Connection
 
 from calotype.blobs.digest import digest_file
@@ -27,7 +27,7 @@ from calotype.db.engine import now_ms
 from calotype.disks.convert import TargetKind
 from calotype.disks.gate import inspect
 from calotype.disks.model import DiskFormat, Inspection
-from calotype.errors import FormatMismatch, ImageNotFound, ImageTooLarge, VerificationFailed
+from calotype.errors import FormatMismatch, ImageNotFound, ImageTooLarge, QuickFormat, VerificationFailed
 from calotype.images import attributes
 from calotype.images.model import Image, ImageId
 from calotype.jobs.kinds.parts import Parts
@@ -42,6 +42,10 @@ class Source(Struct, frozen=True, kw_only=True):
     key: str
     etag: str  # of the object when the job was accepted
     iso: bool = False  # whether an ISO is what was asked for
+    quick: bool = False  # taken over as it is, however large
+
+    def to_request(self, **more: Any) -> dict[str, Any]:
+        return {**to_builtins(self), **more}
 
 
 class Ingest:
@@ -72,10 +76,9 @@ class Ingest:
         source = _source(run.job)
         store = await self.buckets.resolve(run.job.project_id, source.bucket)
         found = await asyncio.to_thread(store.stat, source.key)
-        if found.size > self.settings.image.file_bytes:
-            raise ImageTooLarge(
-                f"the file has {found.size} bytes; at most {self.settings.image.file_bytes} are allowed"
-            )
+        most = self.settings.image.quick_bytes if source.quick else self.settings.image.file_bytes
+        if found.size > most:
+            raise ImageTooLarge(f"the file has {found.size} bytes; at most {most} are allowed")
         image_id = image_of(run.job)
         await self.images.db.write(
             lambda c: self.images.begin_bytes_in(c, image_id, run.upload_id, reserve=found.size, now=now_ms())
@@ -95,25 +98,19 @@ class Ingest:
         return {"size": found.size}
 
     async def _inspect(self, run: Run) -> Result:
-        source = _source(run.job)
-        found = await asyncio.to_thread(self._inspected, run.scratch / "source")
+        found = await asyncio.to_thread(self._inspected, run.scratch / "source", self._declared(run))
         await self.converter.check(run.scratch / "source", found.format)
-        if (found.format is DiskFormat.ISO) != source.iso:
-            wanted = (
-                "an ISO image wants type IsoImage"
-                if not source.iso
-                else f"type IsoImage wants an ISO, not {found.format}"
-            )
-            raise FormatMismatch(wanted)
+        self._check_wanted(run.job, found.format)
         image = await self.images.db.read(lambda c: self._image_in(c, run.job))
         attributes.min_disk_holds(image.min_disk, found.virtual_size)
+        stored = found.format if run.job.request.get("quick") else self._stored_format(found.format)
         run.advance(1.0)
         return {
             "format": found.format.value,
             "virtual_size": found.virtual_size,
-            "stored_format": self._stored_format(found.format).value,
+            "stored_format": stored.value,
             # Snapshots inside a qcow2 hold guest data that nobody sees: only what is in force is taken over.
-            "as_it_is": self._stored_format(found.format) is found.format and not found.snapshots,
+            "as_it_is": stored is found.format and not found.snapshots,
         }
 
     async def _convert(self, run: Run) -> Result:
@@ -234,6 +231,18 @@ class Ingest:
             await self._fetch(run)  # fetched by a worker on another machine, whose scratch folder this is not
         return source
 
+    def _declared(self, _run: Run) -> str | None:
+        """The format that the content must have; None: whatever it is."""
+        return None
+
+    def _check_wanted(self, job: Job, found: DiskFormat) -> None:
+        source = _source(job)
+        if source.quick and found is not DiskFormat.RAW:
+            raise QuickFormat(f"a quick import takes raw files, not {found}; leave is_quick_import out")
+        if (found is DiskFormat.ISO) != source.iso:
+            wanted = f"type IsoImage wants an ISO, not {found}" if source.iso else "an ISO image wants type IsoImage"
+            raise FormatMismatch(wanted)
+
     def _stored_format(self, source: DiskFormat) -> DiskFormat:
         wanted = self.settings.imports.format
         if wanted == "keep" or source in (DiskFormat.ISO, DiskFormat.QCOW2 if wanted == "qcow2" else DiskFormat.RAW):
@@ -291,12 +300,7 @@ def digests_of_json(kept: Result) -> Digests:
 
 
 def _source(job: Job) -> Source:
-    return Source(
-        bucket=job.request["bucket"],
-        key=job.request["key"],
-        etag=job.request["etag"],
-        iso=job.request.get("iso", False),
-    )
+    return convert(job.request, Source)
 
 
 def image_of(job: Job) -> ImageId:

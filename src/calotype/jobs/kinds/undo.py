@@ -14,11 +14,23 @@ from calotype.jobs.run import upload_id
 from calotype.jobs.service import Undo
 from calotype.jobs.tasks import task_id
 
+# Types whose jobs make their image: it goes with their failure.
+MAKING = (
+    JobType.IMPORT,
+    JobType.IMPORT_DATA,
+    JobType.OVA,
+    JobType.COPY,
+    JobType.FROM_SERVER,
+    JobType.FROM_VOLUME,
+    JobType.COPY_VOLUME,
+    JobType.WHOLE_FROM_SERVER,
+    JobType.WHOLE_FROM_BACKUP,
+)
+
 
 def undo_table(images: Images) -> Mapping[JobType, Undo]:
     return {
-        JobType.IMPORT: partial(_abandon, images, "deleted"),  # it made the image
-        JobType.COPY: partial(_abandon, images, "deleted"),
+        **dict.fromkeys(MAKING, partial(_abandon, images, "deleted")),
         JobType.REGISTER: partial(_abandon, images, "queued"),  # the image waits for bytes again
         JobType.INTEROPERABLE: partial(_break, images),
         JobType.REPLICATE: _break_marks,  # the image stays as it is, with the stores that have it by then
@@ -26,6 +38,8 @@ def undo_table(images: Images) -> Mapping[JobType, Undo]:
         JobType.LOCATE: partial(_abandon, images, "queued"),  # its location stays listed, as upstream has it
         **dict.fromkeys(SHARING, _nothing),  # what they change, they change with their success
         JobType.EXPORT: _nothing,  # it changes nothing in the catalogue
+        JobType.COPY_ACROSS: _nothing,  # what it made is in another region, and removed by its own steps
+        JobType.FROM_VOLUMES: _nothing,  # its sub jobs do
     }
 
 

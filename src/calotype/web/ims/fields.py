@@ -4,17 +4,24 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from calotype.buckets.address import parse_address
+from calotype.buckets.model import ObjectAddress
 from calotype.errors import (
     DescriptionTooLong,
+    EmptyBucketName,
+    EncryptedBms,
     InvalidArchitecture,
     InvalidDescription,
     InvalidEnterpriseProject,
     InvalidFirmware,
     InvalidImageType,
     InvalidName,
+    InvalidObjectAddress,
+    InvalidObjectKey,
     InvalidOsType,
     InvalidSize,
     InvalidTag,
+    IsoImage,
     KeyDoesNotExist,
     MalformedBody,
     MissingName,
@@ -40,6 +47,7 @@ IMAGE_TYPES: Final = {
     "Ironic": "Ironic",
     "IsoImage": "IsoImage",
 }
+ISO_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 MOST_RAM_MB: Final = 2**31 - 1
 
 
@@ -209,9 +217,14 @@ def enterprise_project(body: Body) -> str | None:
     return value
 
 
-def no_encryption(body: Body) -> None:
-    """This service has no keys of its own: any key id is unknown."""
+def no_encryption(body: Body, environment: str) -> None:
+    """This service has no keys of its own: any key id is unknown. `environment`: what the image is for; some could not
+    be encrypted anyway."""
     if text(body, "cmk_id") is not None:
+        if environment == "Ironic":
+            raise EncryptedBms("cmk_id: images of bare-metal servers cannot be encrypted; leave it out")
+        if environment == "IsoImage":
+            raise IsoImage("cmk_id: ISO images cannot be encrypted; leave it out")
         raise KeyDoesNotExist("cmk_id: this service holds no encryption keys; leave it out")
 
 
@@ -225,12 +238,46 @@ def kind(body: Body) -> str:
 
 def os_properties(body: Body) -> tuple[str | None, dict[str, str]]:
     """`os_version` by its name in the table, from which its attributes follow; else those of `os_type` alone."""
-    version, wanted = text(body, "os_version"), text(body, "os_type")
-    if wanted is not None and wanted not in ("Linux", "Windows", "Other"):
-        raise InvalidOsType("os_type: wants Linux, Windows or Other")
+    version, wanted = text(body, "os_version"), os_type(body)
     if version is not None:
         return find(version).os_version, {}
     return None, {"__os_type": wanted} if wanted else {}
+
+
+def os_type(body: Body) -> str | None:
+    wanted = text(body, "os_type")
+    if wanted is not None and wanted not in ("Linux", "Windows", "Other"):
+        raise InvalidOsType("os_type: wants Linux, Windows or Other")
+    return wanted
+
+
+def objects(body: Body, field: str) -> Sequence[Body]:
+    """An array of objects; empty when it is absent, null or empty."""
+    value = body.get(field)
+    if value is None:
+        return ()
+    entries = _listed(value, field)
+    if not all(isinstance(entry, dict) for entry in entries):
+        raise MalformedBody(f"{field}: wants an array of objects")
+    return entries
+
+
+def address(body: Body, field: str) -> ObjectAddress:
+    value = body.get(field)
+    if value is None or value == "":
+        raise InvalidObjectAddress(f"{field}: wants bucket:key")
+    if not isinstance(value, str):
+        raise MalformedBody(f"{field}: wants a string of the form bucket:key")
+    if value.startswith(":"):
+        raise EmptyBucketName(f"{field}: no bucket before the colon")
+    return parse_address(value, ims=True)
+
+
+def iso_name(file: ObjectAddress) -> None:
+    """The name of an ISO file has letters, digits, '-' and '_' only. Raises `InvalidObjectKey`."""
+    name = file.key.rpartition("/")[2].removesuffix(".iso").removesuffix(".ISO")
+    if not ISO_NAME.fullmatch(name):
+        raise InvalidObjectKey("the name of an ISO file wants letters, digits, '-' and '_', and the suffix .iso")
 
 
 def boot_properties(body: Body) -> dict[str, str]:

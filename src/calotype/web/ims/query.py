@@ -12,9 +12,11 @@ from typing import Any, Final
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
+from calotype.db.fast import FastReads
 from calotype.errors import CalotypeError, Forbidden, JobNotFound, Unauthenticated, WrongProject
 from calotype.identity.permissions import GRANTS
 from calotype.jobs import sql, view
+from calotype.jobs.model import Job
 from calotype.settings import Settings
 from calotype.web import problems, signed
 
@@ -28,6 +30,18 @@ ASKING: Final = frozenset(
 )
 OLD: Final = "2022-10"
 Message = MutableMapping[str, Any]
+
+
+async def found(fast: FastReads, job_id: str) -> tuple[Job | None, Callable[[Job], dict[str, Any]]]:
+    """The job of that id, or of whose worker's part it is the id; and the form in which it is told."""
+    if not JOB_ID.fullmatch(job_id):
+        return None, view.current
+    row = await fast.one(sql.QUERY, job_id)
+    if row is not None:
+        return sql.job_of(row), view.current
+    row = await fast.one(sql.QUERY, view.worker_step_id(job_id))
+    job = None if row is None else sql.job_of(row)
+    return (job, view.worker_step) if job is not None and view.has_worker_step(job) else (None, view.current)
 
 
 class JobQuery:
@@ -86,10 +100,9 @@ class JobQuery:
             raise WrongProject("the project in the path is not that of the token")
         if not (caller.roles & ASKING):
             raise Forbidden("your roles on this project do not allow ims:imageJobs:getPercentage")
-        row = await app.fast.one(sql.QUERY, job_id) if JOB_ID.fullmatch(job_id) else None
-        if row is None or row[1] != project_id:
+        job, form = await found(app.fast, job_id)
+        if job is None or job.project_id != project_id:
             raise JobNotFound
-        job = sql.job_of(row)
         old = revision == b"2022-10" or (revision is None and self.old_by_default)
         etag = b'"%s-%d%s"' % (job_id.encode(), job.version, b"-o" if old else b"")
         headers = [(b"etag", etag)]
@@ -99,7 +112,7 @@ class JobQuery:
             await send({"type": "http.response.start", "status": 304, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
             return
-        body = self.encoder.encode(view.of_2022_10(job) if old else view.current(job))
+        body = self.encoder.encode(view.of_2022_10(job) if old else form(job))
         headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

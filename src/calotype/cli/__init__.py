@@ -18,6 +18,7 @@ from calotype.cli.keys import key
 from calotype.cli.metadefs import metadefs
 from calotype.cli.options import Chosen, cloud_first
 from calotype.cli.serve import migrate, serve, settings_command, worker
+from calotype.cli.servers import backup, server, volume
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,11 +32,14 @@ app.command("worker")(worker)
 app.command("migrate")(migrate)
 app.command("settings")(settings_command)
 app.command("demo")(demo)
+app.add_typer(backup, name="backup")
 app.add_typer(bucket, name="bucket")
 app.add_typer(image, name="image")
 app.add_typer(job, name="job")
 app.add_typer(key, name="key")
 app.add_typer(metadefs, name="metadefs")
+app.add_typer(server, name="server")
+app.add_typer(volume, name="volume")
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """What goes wrong with servers, volumes, backups and vaults that images are to be made from."""
 
-from calotype.errors.families import CalotypeError, Invalid, Unavailable
+from calotype.errors.families import CalotypeError, Invalid, NotFound, Unavailable
 
 
-class ServerNotFound(Invalid):
+class ServerNotFound(NotFound):
     code = "server_not_found"
     img = "IMG.0005"
 

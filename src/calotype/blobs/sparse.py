@@ -65,25 +65,25 @@ def _segments(pieces: Sequence[Piece], start: int) -> Iterator[tuple[list[memory
         yield parts, size
 
 
-def data_extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield (offset, length) of all in the first `size` bytes of a file that is not a hole, in order.
+def data_extents(fd: int, size: int, *, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield (offset, length) of all in the first `size` bytes of a file, from `start` on, that is no hole, in order.
 
     Moves the file's position. A file system that knows no holes has one extent.
     """
-    at = 0
+    at = start
     while at < size:
         try:
-            start = os.lseek(fd, at, os.SEEK_DATA)
-            end = os.lseek(fd, start, os.SEEK_HOLE)
+            begin = os.lseek(fd, at, os.SEEK_DATA)
+            end = os.lseek(fd, begin, os.SEEK_HOLE)
         except OSError as error:
             if error.errno == errno.EINVAL:
                 yield at, size - at
             elif error.errno != errno.ENXIO:  # ENXIO: nothing but a hole from here on
                 raise
             return
-        if start >= size:
+        if begin >= size:
             return
-        yield start, min(end, size) - start
+        yield begin, min(end, size) - begin
         at = end
 
 
@@ -103,38 +103,40 @@ def copy(
     target: int,
     size: int,
     *,
+    start: int = 0,
     block_bytes: int = COPY_BYTES,
     progress: Progress | None = None,
     cancelled: Cancelled | None = None,
 ) -> None:
-    """Make the empty open file `target` equal to the first `size` bytes of `source`: sharing blocks where it can be,
-    else copied inside the kernel, asking `cancelled` before each block; holes stay holes. Raises `ObjectChanged` when
-    the source is shorter, `JobCancelled`.
+    """Make the empty open file `target` equal to the `size` bytes of `source` from `start` on: sharing blocks where it
+    can be, else copied inside the kernel; holes stay holes. `cancelled` is asked before each block.
+
+    Raises `ObjectChanged` when the source is shorter, `JobCancelled`.
     """
-    if os.fstat(source).st_size == size and clone(source, target):
+    if start == 0 and os.fstat(source).st_size == size and clone(source, target):
         if progress is not None:
             progress(size)
         return
     os.ftruncate(target, size)
-    for offset, length in data_extents(source, size):
+    for offset, length in data_extents(source, start + size, start=start):
         at, end = offset, offset + length
         while at < end:
             if cancelled is not None and cancelled():
                 raise JobCancelled("cancelled while copying")
-            at += _copy_some(source, target, at, min(block_bytes, end - at))
+            at += _copy_some(source, target, at, at - start, min(block_bytes, end - at))
             if progress is not None:
-                progress(at)
+                progress(at - start)
     if progress is not None:
         progress(size)
 
 
-def _copy_some(source: int, target: int, at: int, n: int) -> int:
+def _copy_some(source: int, target: int, at: int, to: int, n: int) -> int:
     try:
-        copied = os.copy_file_range(source, target, n, at, at)
+        copied = os.copy_file_range(source, target, n, at, to)
     except OSError as error:
         if error.errno not in NO_CLONE:
             raise
-        copied = os.pwrite(target, os.pread(source, min(n, READ_BYTES), at), at)
+        copied = os.pwrite(target, os.pread(source, min(n, READ_BYTES), at), to)
     if not copied:
         raise ObjectChanged("the source became shorter while it was read")
     return copied

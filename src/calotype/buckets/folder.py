@@ -85,10 +85,14 @@ class FolderStore:
         target: Path,
         expected_etag: str,
         *,
+        part: tuple[int, int] | None = None,
         progress: sparse.Progress | None = None,
         cancelled: sparse.Cancelled | None = None,
     ) -> bool:
         """Make the new file `target` hold the object's bytes so that nobody changes them there; made anew if it exists.
+
+        `part`: offset and length of what is wanted of it. Where bytes must be copied, `target` holds just these; a hard
+        link has the whole object all the same.
 
         Says whether it is a hard link: then the file has other names, and who has it must not write to it either.
         Not synced. Raises `ObjectNotFound`, `ObjectChanged` when the object is not, or while it is copied no longer,
@@ -103,7 +107,7 @@ class FolderStore:
                 fd = open_regular(parent, name)
             with BlobReader(fd, os.fstat(fd).st_size) as reader, self._told(key):
                 self._unchanged(key, os.fstat(fd), expected_etag)
-                _copied(reader, target, progress, cancelled)
+                _copied(reader, target, part or (0, reader.size), progress, cancelled)
                 self._unchanged(key, os.fstat(fd), expected_etag)
         except BaseException:
             target.unlink(missing_ok=True)
@@ -250,11 +254,18 @@ def _linked(parent: int, name: str, target: Path) -> bool:
 
 
 def _copied(
-    reader: BlobReader, target: Path, progress: sparse.Progress | None, cancelled: sparse.Cancelled | None
+    reader: BlobReader,
+    target: Path,
+    part: tuple[int, int],
+    progress: sparse.Progress | None,
+    cancelled: sparse.Cancelled | None,
 ) -> None:
+    start, size = part
+    if start + size > reader.size:
+        raise ObjectChanged("the object is shorter than what is wanted of it")
     fd = os.open(target, NEW_FILE, 0o600)
     try:
-        sparse.copy(reader.fileno(), fd, reader.size, progress=progress, cancelled=cancelled)
+        sparse.copy(reader.fileno(), fd, size, start=start, progress=progress, cancelled=cancelled)
     finally:
         os.close(fd)
 

@@ -7,7 +7,7 @@ and what a header might say about a backing file is overruled.
 import asyncio
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Struct
 
 from calotype.disks.formats import vhd
-from calotype.disks.formats.reader import DiskFile
-from calotype.disks.model import DiskFormat
+from calotype.disks.formats.reader import SECTOR, DiskFile, rounded_up
+from calotype.disks.model import DiskFormat, Window
 from calotype.disks.sandbox import OUT_FILE, Limits, Result, Sandbox, inside
 from calotype.errors import ConversionFailed, NoSpace, TruncatedDisk, VerificationFailed
 
@@ -45,7 +45,7 @@ CHECK_OK, CHECK_CORRUPT, CHECK_LEAKS, CHECK_UNSUPPORTED = 0, 2, 3, 63  # exit st
 COMPARE_EQUAL, COMPARE_DIFFERENT = 0, 1
 
 _PROGRESS: Final = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
-_JSON_NAME: Final = re.compile(r"'?json:\{.*?\}\}'?")
+_JSON_NAME: Final = re.compile(r"'?json:\{.*?\}\}+'?")
 _INPUT: Final = re.compile(r"/in/\d+|/proc/self/fd/\d+")
 _PATH: Final = re.compile(r"(?<![\w.])/[\w./+@:-]+")
 
@@ -96,17 +96,19 @@ class Converter:
         *,
         virtual_size: int,
         progress: Callable[[float], None],
+        window: Window | None = None,
     ) -> None:
         """Write the disk in `source`, which has passed the gate, to the file `target`; what was there is lost.
 
         `virtual_size` (bytes) is what the gate found; time and room are limited by it. `progress` gets 0.0 to 1.0.
+        `window`: where in `source` the image lies, if it is only a part of it.
         On any failure the caller removes `target`; it is not synced to the disk. Raises `ConversionFailed`, `NoSpace`,
         and a leaf of `DiskRefused` for a VHD image that did not pass the gate.
         """
         kind, seen = TARGETS[target_kind], _Progress(progress)
         if kind.format is DiskFormat.VHD and virtual_size > LARGEST_VHD:
             raise ConversionFailed(f"a VHD image holds at most {LARGEST_VHD} bytes; the disk has {virtual_size}")
-        image = await asyncio.to_thread(_image, source, source_format, 0)
+        image = await asyncio.to_thread(named_for_qemu, source, source_format, 0, window)
         await asyncio.to_thread(_emptied, target)
         options = ("-o", ",".join(kind.options)) if kind.options else ()
         result = await self._qemu_img(
@@ -120,6 +122,29 @@ class Converter:
             raise failure(result, "the image could not be converted")
         seen.reached(1.0)
 
+    async def flatten(
+        self,
+        layers: Sequence[tuple[Path, DiskFormat]],
+        target: Path,
+        *,
+        virtual_size: int,
+        progress: Callable[[float], None],
+    ) -> None:
+        """Write the disk that `layers`, the upper one first, make up to the file `target`, as qcow2. The upper ones are
+        qcow2; each has passed the gate on its own, so that none names another. For the rest as `convert`."""
+        seen = _Progress(progress)
+        await asyncio.to_thread(_emptied, target)
+        result = await self._qemu_img(
+            ["convert", "-p", "-O", DRIVERS[DiskFormat.QCOW2], "-o", "compat=1.1", _chain(layers), OUT_FILE],
+            read_only=[path for path, _ in layers],
+            writable=target,
+            limits=_limits(virtual_size),
+            progress=seen,
+        )
+        if result.status != 0:
+            raise failure(result, "the files of the disk could not be made one")
+        seen.reached(1.0)
+
     async def compare(
         self,
         one: Path,
@@ -129,15 +154,16 @@ class Converter:
         *,
         virtual_size: int,
         progress: Callable[[float], None],
+        window: Window | None = None,
     ) -> None:
-        """Return if a guest would read the same bytes from both, to the same size.
+        """Return if a guest would read the same bytes from both, to the same size. `window` is that of `one`.
 
         Raises `VerificationFailed` if not, `ConversionFailed` if one of them cannot be read.
         """
         seen = _Progress(progress)
         images = [
-            await asyncio.to_thread(_image, one, one_format, 0),
-            await asyncio.to_thread(_image, other, other_format, 1),
+            await asyncio.to_thread(named_for_qemu, one, one_format, 0, window),
+            await asyncio.to_thread(named_for_qemu, other, other_format, 1),
         ]
         result = await self._qemu_img(
             ["compare", "-p", *images],
@@ -157,15 +183,15 @@ class Converter:
             raise VerificationFailed("the result does not have the same virtual size as the image")
         seen.reached(1.0)
 
-    async def check(self, path: Path, format_: DiskFormat) -> None:
+    async def check(self, path: Path, format_: DiskFormat, *, window: Window | None = None) -> None:
         """Return if qemu-img finds the image's tables consistent; at once for a format without such a check.
 
         Raises `TruncatedDisk` if they are damaged, `ConversionFailed` if it cannot tell.
         """
         if format_ not in CHECKED:
             return
-        image = await asyncio.to_thread(_image, path, format_, 0)
-        size = (await asyncio.to_thread(path.stat)).st_size
+        image = await asyncio.to_thread(named_for_qemu, path, format_, 0, window)
+        size = (await asyncio.to_thread(path.stat)).st_size if window is None else window.length
         seconds = WALL_S + CHECK_S_PER_GIB * size / GIB
         limits = Limits(memory_bytes=MEMORY_BYTES, cpu_s=int(seconds), file_bytes=1, wall_s=seconds)
         result = await self._qemu_img(["check", image], read_only=[path], writable=None, limits=limits, progress=None)
@@ -250,22 +276,44 @@ def _limits(virtual_size: int) -> Limits:
     )
 
 
-def _image(path: Path, format_: DiskFormat, number: int) -> str:
+def named_for_qemu(path: Path, format_: DiskFormat, number: int, window: Window | None = None) -> str:
     """How qemu-img is told of an input: its driver, its name inside the sandbox, and no way to another file."""
     options: dict[str, object] = {"driver": DRIVERS[format_], "read-only": True}
     if format_ in WITH_BACKING:
         options["backing"] = None
     if format_ is DiskFormat.VHD:
-        options["force_size_calc"] = "chs" if _vhd_footer(path).by_geometry else "current_size"
-    # The file comes last: `told` finds the end of the whole by its two braces.
-    options["file"] = {"driver": "file", "filename": inside(number)}
+        options["force_size_calc"] = "chs" if _vhd_footer(path, window).by_geometry else "current_size"
+    # The file comes last: `told` finds the end of the whole by its braces.
+    file: dict[str, object] = {"driver": "file", "filename": inside(number)}
+    if window is not None:
+        # In whole sectors. What follows the image in the last one is of the archive around it.
+        size = rounded_up(window.length, SECTOR)
+        file = {"driver": "raw", "read-only": True, "offset": window.offset, "size": size, "file": file}
+    options["file"] = file
     return "json:" + msgspec.json.encode(options).decode()
 
 
-def _vhd_footer(path: Path) -> vhd.Footer:
+def _chain(layers: Sequence[tuple[Path, DiskFormat]]) -> str:
+    """How qemu-img is told of a disk in several files: each has the one below it as its backing file, the last none."""
+    options: dict[str, object] | None = None
+    for number, (_, format_) in reversed([*enumerate(layers)]):
+        file = {"driver": "file", "filename": inside(number)}
+        layer: dict[str, object] = {"driver": DRIVERS[format_], "read-only": True, "file": file}
+        if format_ in WITH_BACKING:
+            layer["backing"] = options
+        options = layer
+    return "json:" + msgspec.json.encode(options).decode()
+
+
+def _vhd_footer(path: Path, window: Window | None) -> vhd.Footer:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        disk = DiskFile(lambda offset, length: os.pread(file.fileno(), length, offset), size, most_virtual_bytes=size)
+        place = window or Window(offset=0, length=size)
+
+        def read_at(offset: int, length: int) -> bytes:
+            return os.pread(file.fileno(), length, place.offset + offset)
+
+        disk = DiskFile(read_at, place.length, most_virtual_bytes=size)
         return vhd.footer_of(disk)
 
 

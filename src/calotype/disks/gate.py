@@ -18,8 +18,8 @@ from oslo_utils.imageutils import format_inspector
 from calotype.disks.formats import iso, partitions, qcow2, vdi, vhd, vhdx, vmdk
 from calotype.disks.formats.reader import SECTOR, DiskFile, Facts, rounded_up
 from calotype.disks.formats.signatures import AS_QCOW2, UNPACK, Marks, marks_of
-from calotype.disks.model import DiskFormat, Inspection
-from calotype.errors import EmptyDisk, FormatMismatch, UnsafeDisk
+from calotype.disks.model import DiskFormat, Inspection, Window
+from calotype.errors import EmptyDisk, FormatMismatch, TruncatedDisk, UnsafeDisk
 
 PARSERS: Final[Mapping[DiskFormat, Callable[[DiskFile], Facts]]] = {
     DiskFormat.QCOW2: qcow2.parse,
@@ -55,27 +55,37 @@ SHOWN_AT_END: Final = 3 * SECTOR
 CHUNK: Final = 64 * 1024
 
 
-def inspect(file: BinaryIO | int, *, declared: str | None, most_virtual_bytes: int) -> Inspection:
-    """What the whole of an open file is, if it may pass. For a thread: it reads, and takes milliseconds.
+def inspect(
+    file: BinaryIO | int, *, declared: str | None, most_virtual_bytes: int, window: Window | None = None
+) -> Inspection:
+    """What the whole of an open file is, or what lies in the `window` of it, if it may pass. For a thread: it reads,
+    and takes milliseconds.
 
     `file` is a descriptor or a seekable binary file. `declared` is a `disk_format` of the Image API; None: whatever is
     found is right, but compressed files and archives are not. `raw`, `ami`, `aki` and `ari` are whatever is no other
     format. Raises a leaf of `DiskRefused`; its text says what was wrong with the content.
     """
     if isinstance(file, int):
-        return _inspect_descriptor(file, declared, most_virtual_bytes)
+        return _inspect_descriptor(file, declared, most_virtual_bytes, window)
     try:
         descriptor = file.fileno()
     except io.UnsupportedOperation:
         size = file.seek(0, io.SEEK_END)
-        return inspect_at(_seeking(file), size, declared=declared, most_virtual_bytes=most_virtual_bytes)
-    return _inspect_descriptor(descriptor, declared, most_virtual_bytes)
+        return inspect_at(_seeking(file), size, declared=declared, most_virtual_bytes=most_virtual_bytes, window=window)
+    return _inspect_descriptor(descriptor, declared, most_virtual_bytes, window)
 
 
 def inspect_at(
-    read_at: Callable[[int, int], bytes], size: int, *, declared: str | None, most_virtual_bytes: int
+    read_at: Callable[[int, int], bytes],
+    size: int,
+    *,
+    declared: str | None,
+    most_virtual_bytes: int,
+    window: Window | None = None,
 ) -> Inspection:
     """`inspect` for anything that can be read at an offset: `read_at(offset, n)` returns `n` bytes within `size`."""
+    if window is not None:
+        return inspect_at(*_through(window, read_at, size), declared=declared, most_virtual_bytes=most_virtual_bytes)
     disk = DiskFile(read_at, size, most_virtual_bytes=most_virtual_bytes)
     if size == 0:
         raise EmptyDisk("the file is empty")
@@ -93,7 +103,18 @@ def inspect_at(
     )
 
 
-def _inspect_descriptor(descriptor: int, declared: str | None, most_virtual_bytes: int) -> Inspection:
+def _through(
+    window: Window, read_at: Callable[[int, int], bytes], size: int
+) -> tuple[Callable[[int, int], bytes], int]:
+    """The reader and the size of what lies in a window."""
+    if window.offset + window.length > size:
+        raise TruncatedDisk(f"the file has {size} bytes; the image in it would end at {window.offset + window.length}")
+    return lambda offset, length: read_at(window.offset + offset, length), window.length
+
+
+def _inspect_descriptor(
+    descriptor: int, declared: str | None, most_virtual_bytes: int, window: Window | None
+) -> Inspection:
     state = os.fstat(descriptor)
     if not stat.S_ISREG(state.st_mode):
         raise UnsafeDisk("not a regular file")
@@ -106,7 +127,7 @@ def _inspect_descriptor(descriptor: int, declared: str | None, most_virtual_byte
             length -= len(part)
         return b"".join(parts)
 
-    return inspect_at(read_at, state.st_size, declared=declared, most_virtual_bytes=most_virtual_bytes)
+    return inspect_at(read_at, state.st_size, declared=declared, most_virtual_bytes=most_virtual_bytes, window=window)
 
 
 def _seeking(file: BinaryIO) -> Callable[[int, int], bytes]:

@@ -17,6 +17,13 @@ class DiskFormat(StrEnum):
     ISO = "iso"
 
 
+class Window(Struct, frozen=True, kw_only=True):
+    """Where in a file an image lies that is only a part of it."""
+
+    offset: int  # bytes; a multiple of 512
+    length: int  # bytes
+
+
 class Inspection(Struct, frozen=True, kw_only=True):
     """What the gate found in a file that it let pass."""
 

@@ -134,16 +134,17 @@ def worker(settings: Settings, observer: Observer | None = None) -> Iterator[Cal
         opened.callback(enqueuer.close)
         sandbox = Sandbox.detect(required=settings.security.sandbox == "required")
         log.info("sandbox", **sandbox.describe())
+        converter = Converter(sandbox)
         parts = Parts(
             settings=settings,
             images=images,
             blobs=blobs,
             buckets=buckets,
-            converter=Converter(sandbox),
+            converter=converter,
             sandbox=sandbox,
             fetcher=Fetcher(settings.fetch),
             remote=RemoteImages(settings, db, Fetcher(settings.fetch, trusted=trusted_endpoints(settings))),
-            servers=source_of(settings),
+            servers=source_of(settings, converter),
         )
         kinds = _kinds(db, parts)
         jobs = Jobs(db, settings.jobs, enqueuer, undo_table(images))

@@ -7,18 +7,24 @@ from typing import NoReturn
 from sqlalchemy import Connection
 
 from calotype.db.engine import Database
+from calotype.disks.convert import Converter
 from calotype.errors import BackupNotFound, ServerNotFound, VaultNotFound, VolumeUnusable
 from calotype.identity.directory import project_in, project_named_in
+from calotype.servers.flattening import flattening
 from calotype.servers.inventory import Inventory
+from calotype.servers.libvirt import Libvirt
 from calotype.servers.model import Backup, Project, Server, Vault, Volume
 from calotype.servers.source import Captured, ServerSource
 from calotype.settings import Settings
 
 
-def source_of(settings: Settings) -> ServerSource:
+def source_of(settings: Settings, converter: Converter | None = None) -> ServerSource:
+    """`converter`: of who captures disks; a source that is only asked needs none."""
     if settings.servers.source == "inventory":
         own = settings.servers.inventory
         return Inventory(Path(own), must_exist=True) if own else Inventory(settings.folder / "inventory")
+    if settings.servers.source == "libvirt":
+        return Libvirt(settings.servers, flattening(converter) if converter else None)
     return NoServers()
 
 

@@ -1,0 +1,89 @@
+"""The operating system on a disk image, found in the sandbox.
+
+A child process of the system's Python runs the parsers of `reader`, on a raw file itself, on other formats through
+qemu-nbd, which it starts beside itself. It sees the image, its own source, and an empty folder for the socket.
+"""
+
+import asyncio
+import shutil
+import zipfile
+from importlib import resources
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Final
+
+import msgspec
+import structlog
+
+from calotype.disks.convert import named_for_qemu
+from calotype.disks.guest.model import Guest
+from calotype.disks.model import DiskFormat, Window
+from calotype.disks.sandbox import OUT_FOLDER, Limits, Result, Sandbox, inside
+from calotype.errors import CalotypeError
+
+WALL_S: Final = 20.0
+LIMITS: Final = Limits(memory_bytes=1024**3, cpu_s=20, file_bytes=4096, wall_s=WALL_S)
+READER: Final = "calotype.disks.guest.reader"
+START: Final = f"import sys\nfrom {READER}.child import main\nmain(sys.argv[1:])\n"
+
+log = structlog.get_logger()
+
+
+async def detect(
+    sandbox: Sandbox,
+    path: Path,
+    format_: DiskFormat,
+    *,
+    virtual_size: int,
+    scratch: Path,
+    window: Window | None = None,
+) -> Guest | None:
+    """The system on an image that the gate has let pass; None if none is found, whatever the reason.
+
+    Takes up to 20 s, reads up to 192 MiB of the disk, and leaves nothing in `scratch`, which is made if it is missing.
+    `window`: where in `path` the image lies, if it is only a part of it.
+    """
+    if format_ is DiskFormat.ISO or virtual_size == 0:
+        return None
+    try:
+        folder = await asyncio.to_thread(_prepared, scratch)
+        try:
+            result = await _run(sandbox, path, format_, folder, window)
+        finally:
+            await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+        if result.status:
+            log.info("guest_not_read", status=result.status)
+            return None
+        return msgspec.json.decode(result.stdout, type=Guest | None)
+    except (CalotypeError, OSError, TimeoutError, msgspec.DecodeError) as error:
+        log.info("guest_not_read", reason=type(error).__name__)
+        return None
+
+
+async def _run(sandbox: Sandbox, path: Path, format_: DiskFormat, folder: Path, window: Window | None) -> Result:
+    if format_ is DiskFormat.RAW:
+        words = ["raw", inside(0), *((str(window.offset), str(window.length)) if window else ())]
+    else:
+        words = ["nbd", await asyncio.to_thread(named_for_qemu, path, format_, 0, window), OUT_FOLDER]
+    return await sandbox.run(
+        ["python3", "-I", "-S", "-B", inside(1), *words],
+        read_only=[path, folder / "reader.zip"],
+        writable=folder / "socket",
+        limits=LIMITS,
+    )
+
+
+def _prepared(scratch: Path) -> Path:
+    """A folder with the source of the child as a program, and one for its socket."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    folder = Path(mkdtemp(prefix="guest-", dir=scratch))
+    (folder / "socket").mkdir(mode=0o700)
+    packages = READER.split(".")
+    with zipfile.ZipFile(folder / "reader.zip", "w") as program:
+        program.writestr("__main__.py", START)
+        for depth in range(1, len(packages)):
+            program.writestr("/".join([*packages[:depth], "__init__.py"]), "")
+        for module in resources.files(READER).iterdir():
+            if module.name.endswith(".py"):
+                program.writestr("/".join([*packages, module.name]), module.read_bytes())
+    return folder

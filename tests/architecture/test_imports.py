@@ -21,9 +21,23 @@ MAY_IMPORT: Final = {
     "images": {"db", "blobs", "disks", "fetch", "identity"},
     "cache": {"db", "blobs", "fetch", "identity", "images"},
     "servers": {"db", "blobs", "buckets", "disks", "identity"},
-    "jobs": {"db", "blobs", "buckets", "disks", "fetch", "identity", "images", "servers"},
+    "regions": {"identity"},
+    "jobs": {"db", "blobs", "buckets", "disks", "fetch", "identity", "images", "regions", "servers"},
     "metadefs": {"db", "identity"},
-    "web": {"db", "blobs", "buckets", "cache", "disks", "fetch", "identity", "images", "jobs", "metadefs", "servers"},
+    "web": {
+        "db",
+        "blobs",
+        "buckets",
+        "cache",
+        "disks",
+        "fetch",
+        "identity",
+        "images",
+        "jobs",
+        "metadefs",
+        "regions",
+        "servers",
+    },
     "cli": {"db", "disks", "identity"},  # the commands of users go over HTTP; `serve` starts the service
 }
 I_O: Final = {

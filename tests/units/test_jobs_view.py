@@ -67,6 +67,7 @@ OF_SHARING = {
 ENTITIES = {
     (JobType.IMPORT, JobStatus.SUCCESS): NAME_AND_ID,
     (JobType.COPY, JobStatus.SUCCESS): NAME_AND_ID,
+    (JobType.COPY_ACROSS, JobStatus.SUCCESS): NAME_AND_ID,
     (JobType.REGISTER, JobStatus.SUCCESS): ONLY_ID,
     (JobType.EXPORT, JobStatus.SUCCESS): ONLY_ID,
     (JobType.INTEROPERABLE, JobStatus.SUCCESS): NAME_AND_ID,

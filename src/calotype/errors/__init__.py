@@ -14,5 +14,6 @@ from calotype.errors.identity import *  # noqa: F403 - the names of all are thos
 from calotype.errors.images import *  # noqa: F403 - the names of all are those of this package
 from calotype.errors.jobs import *  # noqa: F403 - the names of all are those of this package
 from calotype.errors.metadefs import *  # noqa: F403 - the names of all are those of this package
+from calotype.errors.regions import *  # noqa: F403 - the names of all are those of this package
 from calotype.errors.requests import *  # noqa: F403 - the names of all are those of this package
 from calotype.errors.servers import *  # noqa: F403 - the names of all are those of this package

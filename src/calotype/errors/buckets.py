@@ -130,6 +130,13 @@ class DigestMismatch(Invalid):
     img = "IMG.0057"
 
 
+class ContentDigestMismatch(Invalid):
+    """What came of an upload is not what its header Content-Digest says."""
+
+    code = "content_digest_mismatch"
+    img = "IMG.0057"
+
+
 class UploadCut(Invalid):
     """The client went away, or sent fewer or more bytes than it announced."""
 

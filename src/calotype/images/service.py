@@ -1,6 +1,6 @@
 """The catalogue, as request handlers use it: who may see, create, change and delete which image."""
 
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -42,7 +42,7 @@ from calotype.images.model import (
     Visibility,
 )
 from calotype.images.sweep import Sweeper
-from calotype.images.upload import Staging, Upload
+from calotype.images.upload import NOT_SAID, Staging, Upload
 from calotype.settings import LOCAL, Settings
 
 log = structlog.get_logger()
@@ -178,16 +178,18 @@ class Images(Lifecycle):
         announced: int | None,
         budget: BufferBudget,
         store: str = LOCAL,
+        expected: Mapping[str, str] = NOT_SAID,
     ) -> None:
         """Bring the bytes of a queued image; it is active on return. `announced`: how many the client said will come;
-        `store`: the one that is to hold them. When not one came, the image is queued as before.
+        `expected`: algorithm -> hex digest, what it said they are; `store`: the one that is to hold them. When not one
+        came, the image is queued as before.
 
         The first chunk is asked for only after everything that can be known before was checked. Whatever is raised,
         no bytes stay and the image is queued again, or what became of it meanwhile. Raises `ImageNotFound`,
-        `NotImageOwner`, `WrongStatus`, `ImageTooLarge`, `StorageQuotaExceeded`, `InvalidSize`, `UploadCut`, the leaves
-        of `DiskRefused`, `NoSpace`, `Unavailable`.
+        `NotImageOwner`, `WrongStatus`, `ImageTooLarge`, `StorageQuotaExceeded`, `InvalidSize`, `UploadCut`,
+        `ContentDigestMismatch`, the leaves of `DiskRefused`, `NoSpace`, `Unavailable`.
         """
-        upload = Upload(self, self.db, self.blobs, self.settings, budget, store)
+        upload = Upload(self, self.db, self.blobs, self.settings, budget, store, expected)
         await upload.run(caller, image_id, chunks, announced)
 
     async def stage(

@@ -4,8 +4,9 @@ back to a queued one with nothing left."""
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 from uuid import uuid4
 
@@ -22,7 +23,15 @@ from calotype.blobs.threads import to_the_end
 from calotype.db.engine import Database, now_ms
 from calotype.disks.gate import inspect
 from calotype.disks.model import Inspection
-from calotype.errors import CalotypeError, EmptyDisk, FormatMismatch, ImageTooLarge, MalformedBody, WrongStatus
+from calotype.errors import (
+    CalotypeError,
+    ContentDigestMismatch,
+    EmptyDisk,
+    FormatMismatch,
+    ImageTooLarge,
+    MalformedBody,
+    WrongStatus,
+)
 from calotype.identity.model import Caller
 from calotype.images import attributes
 from calotype.images.model import Image, ImageStatus
@@ -34,6 +43,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 T = TypeVar("T")
+NOT_SAID: Final[Mapping[str, str]] = MappingProxyType({})
 HEARTBEAT_S: Final = 10.0  # how often an upload says that it is alive, however slow its client is
 
 
@@ -48,6 +58,7 @@ class Upload:
         settings: Settings,
         budget: BufferBudget,
         store: str = LOCAL,
+        expected: Mapping[str, str] = NOT_SAID,
     ) -> None:
         self.images = images
         self.db = db
@@ -55,6 +66,7 @@ class Upload:
         self.settings = settings
         self.budget = budget
         self.store = store  # that is to hold the bytes
+        self.expected = expected  # algorithm -> hex digest, as the client says
         self.id = f"u{uuid4().hex}"  # of the upload, and of what it stages
         self.blob_id = BlobId(uuid4().hex)
         self.done = False  # what was sent is whole, checked, and recorded
@@ -88,6 +100,7 @@ class Upload:
         if digests.size == 0:  # clients without a terminal send such a body when they were given no data
             log.info("nothing_uploaded", image_id=image.id)
             return await _to_its_end(self._undo(image))
+        self._check(digests)
         found = await to_the_end(self._inspected, image)
         # From here a client that goes away changes nothing: what it sent is whole and is kept.
         return await _to_its_end(self._finish(image, digests, found))
@@ -107,6 +120,12 @@ class Upload:
             grew=grew,
             announced=announced,
         )
+
+    def _check(self, digests: Digests) -> None:
+        computed = {"md5": digests.md5, digests.hash_algorithm: digests.hash_value}
+        for name, value in self.expected.items():
+            if computed.get(name, value) != value:
+                raise ContentDigestMismatch(f"the bytes that came are not those that were sent: their {name} differs")
 
     def _inspected(self, image: Image) -> Inspection:
         with self._staged() as file:

@@ -19,7 +19,9 @@ class StepPlan(Struct, frozen=True):
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    queue: Queue  # heavy: reads or writes a disk image, as many at once as a worker has slots; light: only rows; remote: waits for another service
+    # heavy: reads or writes a disk image, as many at once as a worker has slots; light: only rows; remote: moves bytes
+    # to another service, and waits for it
+    queue: Queue
     steps: tuple[StepPlan, ...]
 
     @property

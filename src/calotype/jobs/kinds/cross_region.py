@@ -87,7 +87,7 @@ async def submit(
         request["description"] = description
 
     def work(c: Connection) -> JobId:
-        _check(images.visible_in(c, caller, image_id), settings)
+        check_crossing(images.visible_in(c, caller, image_id), settings)
         return jobs.submit_in(
             c,
             caller,
@@ -100,7 +100,8 @@ async def submit(
     return await images.db.write(work)
 
 
-def _check(source: Image, settings: Settings) -> None:
+def check_crossing(source: Image, settings: Settings) -> None:
+    """Pass for an image that may be copied to another region."""
     if source.is_whole:
         raise NoVaultThere("a full-server image is made of backups, which cannot be copied to another region")
     if source.properties.get(ENCRYPTED):

@@ -14,7 +14,7 @@ from calotype.errors import Forbidden, Invalid, NotFound, UnsupportedMedia, Uplo
 from calotype.images.model import Image
 from calotype.images.remote import RemoteReader
 from calotype.jobs.kinds.imports import STAGED
-from calotype.web.imagev2 import bodies
+from calotype.web.imagev2 import bodies, digests
 from calotype.web.request import app_of, caller
 from calotype.web.route import Parameter, Route
 
@@ -33,8 +33,16 @@ async def upload(request: Request) -> Response:
         raise UnsupportedMedia(f"image data wants the Content-Type {OCTETS}")
     announced = _announced(request)
     store = _store(request)
-    chunks = request.stream()
-    await app.images.upload(caller(request), image_id, chunks, announced=announced, budget=app.budget, store=store)
+    expected = digests.content_digest(request.headers.get(digests.CONTENT_DIGEST))
+    await app.images.upload(
+        caller(request),
+        image_id,
+        request.stream(),
+        announced=announced,
+        expected=expected,
+        budget=app.budget,
+        store=store,
+    )
     return Response(status_code=204)
 
 
@@ -163,7 +171,7 @@ ROUTES: Final[list[Route]] = [
         family="imagev2",
         permission=("ims:images:get", "ims:images:update", "ims:images:upload"),
         summary="Upload image data",
-        reads=(*bodies.UPLOADING, STORE),
+        reads=(*bodies.UPLOADING, STORE, digests.PARAMETER),
         takes=bodies.OCTETS,
         status=204,
     ),

@@ -108,11 +108,12 @@ class Jobs:
         """
         if sql.children(c, job.id):
             return True
+        present = sql.locked_open(c, job.id)
+        if present is None or present.attempt != job.attempt:
+            return False
         made = [self._adopt_in(c, job.id, job.project_id, job.user_id, child, now) for child in children]
         entities = {**children[0].entities, SUB_JOBS: made}
-        values = {"id": job.id, "attempt": job.attempt, "entities": sql.as_text(entities)}
-        if c.execute(sql.HAND_OVER, values).rowcount == 0:
-            return False
+        c.execute(sql.HAND_OVER, {"id": job.id, "entities": sql.as_text(entities)})
         done = {"id": job.id, "position": position, "state": "done", "now": now, "done": None, "total": None}
         c.execute(sql.END_STEP, done)
         return True

@@ -114,8 +114,7 @@ UPDATE jobs SET status = :status, entities = :entities, percent = :percent, curr
 """)
 # A job that becomes a parent: its image, if it had one, is its first sub job's from here on.
 HAND_OVER: Final = text("""
-UPDATE jobs SET entities = :entities, image_id = NULL, version = version + 1
- WHERE id = :id AND attempt = :attempt AND status = 'RUNNING'
+UPDATE jobs SET entities = :entities, image_id = NULL WHERE id = :id
 """)
 
 # Which of these are over? For those who wait, and for sweeping.

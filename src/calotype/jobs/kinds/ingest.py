@@ -26,7 +26,7 @@ from calotype.blobs.threads import to_the_end
 from calotype.db.engine import now_ms
 from calotype.disks.convert import TargetKind
 from calotype.disks.gate import inspect
-from calotype.disks.model import DiskFormat, Inspection
+from calotype.disks.model import DiskFormat, Inspection, Window
 from calotype.errors import FormatMismatch, ImageNotFound, ImageTooLarge, QuickFormat, VerificationFailed
 from calotype.images import attributes
 from calotype.images.model import Image, ImageId
@@ -98,8 +98,9 @@ class Ingest:
         return {"size": found.size}
 
     async def _inspect(self, run: Run) -> Result:
-        found = await asyncio.to_thread(self._inspected, run.scratch / "source", self._declared(run))
-        await self.converter.check(run.scratch / "source", found.format)
+        source, window = self._source(run), await self._window(run)
+        found = await asyncio.to_thread(self._inspected, source, self._declared(run), window)
+        await self.converter.check(source, found.format, window=window)
         self._check_wanted(run.job, found.format)
         image = await self.images.db.read(lambda c: self._image_in(c, run.job))
         attributes.min_disk_holds(image.min_disk, found.virtual_size)
@@ -125,7 +126,13 @@ class Ingest:
             return await self._kept(run, source)
         kind = TargetKind.RAW if stored is DiskFormat.RAW else TargetKind.QCOW2_ZSTD
         await self.converter.convert(
-            source, source_format, target, kind, virtual_size=virtual_size, progress=run.advance
+            source,
+            source_format,
+            target,
+            kind,
+            virtual_size=virtual_size,
+            progress=run.advance,
+            window=await self._window(run),
         )
         await self._reserve(run, target)
         return made
@@ -175,6 +182,7 @@ class Ingest:
             stored,
             virtual_size=virtual_size,
             progress=run.advance,
+            window=await self._window(run),
         )
         # What comes out of a conversion is an image itself, and is looked at like any other.
         found = await asyncio.to_thread(self._inspected, staged, declared=stored)
@@ -198,7 +206,7 @@ class Ingest:
                 blob,
                 disk_format=converted["format"],
                 virtual_size=run.results["inspect"]["virtual_size"],
-                properties={},
+                properties=self._properties(run),
                 now=now,
             )
             run.succeed_in(c, entities=dict(run.job.entities), image_id=image_id, now=now)
@@ -225,6 +233,10 @@ class Ingest:
         """The file that becomes the image."""
         return run.scratch / "source"
 
+    async def _window(self, _run: Run) -> Window | None:
+        """Where in that file the image lies; None: it is all of it."""
+        return None
+
     async def _at_hand(self, run: Run) -> Path:
         source = self._source(run)
         if not await asyncio.to_thread(source.exists):
@@ -234,6 +246,10 @@ class Ingest:
     def _declared(self, _run: Run) -> str | None:
         """The format that the content must have; None: whatever it is."""
         return None
+
+    def _properties(self, _run: Run) -> Mapping[str, str]:
+        """What the image has from its source, beside what it was asked for with."""
+        return {}
 
     def _check_wanted(self, job: Job, found: DiskFormat) -> None:
         source = _source(job)
@@ -255,9 +271,10 @@ class Ingest:
         published = self.blobs.path(BlobId(run.job.id))
         return published if not staged.exists() and published.exists() else staged
 
-    def _inspected(self, path: Path, declared: str | None = None) -> Inspection:
+    def _inspected(self, path: Path, declared: str | None = None, window: Window | None = None) -> Inspection:
+        most = self.settings.image.virtual_bytes_per_image
         with path.open("rb") as file:
-            return inspect(file, declared=declared, most_virtual_bytes=self.settings.image.virtual_bytes_per_image)
+            return inspect(file, declared=declared, most_virtual_bytes=most, window=window)
 
     async def _digested(self, run: Run, path: Path, *, copy_to: Path | None, told: bool = True) -> Digests:
         """`told`: whether it is this that the step's progress is measured by."""

@@ -29,6 +29,7 @@ from calotype.jobs.kinds.capture import Capture
 from calotype.jobs.kinds.copy_image import CopyImage
 from calotype.jobs.kinds.cross_region import CrossRegionCopy
 from calotype.jobs.kinds.export import Export
+from calotype.jobs.kinds.import_ova import ImportDisk, ImportOva
 from calotype.jobs.kinds.imports import Imports
 from calotype.jobs.kinds.ingest import Ingest
 from calotype.jobs.kinds.interoperable import Interoperable
@@ -146,8 +147,8 @@ def worker(settings: Settings, observer: Observer | None = None) -> Iterator[Cal
             remote=RemoteImages(settings, db, Fetcher(settings.fetch, trusted=trusted_endpoints(settings))),
             servers=source_of(settings, converter),
         )
-        kinds = _kinds(db, parts)
         jobs = Jobs(db, settings.jobs, enqueuer, undo_table(images))
+        kinds = _kinds(db, parts, jobs)
         scratch = settings.folder / "scratch"
         watching = {} if observer is None else {"observer": observer}
         performer = Performer(db=db, jobs=jobs, kinds=kinds, scratch=scratch, worker=name, **watching)
@@ -164,10 +165,11 @@ def worker(settings: Settings, observer: Observer | None = None) -> Iterator[Cal
         yield lambda: run_worker(settings, db, performer, reaper)
 
 
-def _kinds(db: Database, parts: Parts) -> dict[JobType, Kind]:
+def _kinds(db: Database, parts: Parts, jobs: Jobs) -> dict[JobType, Kind]:
     doers: list[Kind] = [
-        Ingest(JobType.IMPORT, parts),
-        Ingest(JobType.IMPORT_DATA, parts),
+        ImportDisk(JobType.IMPORT, parts),
+        ImportDisk(JobType.IMPORT_DATA, parts),
+        ImportOva(parts, jobs),
         Ingest(JobType.REGISTER, parts),
         Capture(JobType.FROM_SERVER, parts),
         Capture(JobType.FROM_VOLUME, parts),

@@ -13,6 +13,7 @@ from calotype.errors import (
     MalformedBody,
     MissingOsVersion,
     MissingServerId,
+    QuickFormat,
     UnknownOsVersion,
     UnknownResource,
     VolumeUnusable,
@@ -21,7 +22,7 @@ from calotype.errors import (
 from calotype.identity.permissions import require
 from calotype.images.model import DEFAULT_OS_VERSION, ImageCreate
 from calotype.images.os_versions import find
-from calotype.jobs.kinds import capture, import_file
+from calotype.jobs.kinds import capture, import_file, import_ova
 from calotype.jobs.kinds.import_file import File
 from calotype.jobs.model import JobId
 from calotype.web.described import NewDataImage, NewImsImage, QuickImport
@@ -108,6 +109,19 @@ async def _import(
             **spec.properties,
         },
     )
+    if await import_ova.is_ova(who, address, app.buckets):
+        _check_ova(data_images, iso=iso, quick=quick)
+        return await import_ova.submit(
+            who,
+            address,
+            spec,
+            os_given=os_version is not None or "__os_type" in os_properties,
+            config=config,
+            images=app.images,
+            buckets=app.buckets,
+            jobs=app.jobs,
+            settings=app.settings,
+        )
     if not data_images:
         return await import_file.submit_import(
             who,
@@ -136,6 +150,15 @@ async def _import(
         jobs=app.jobs,
         settings=app.settings,
     )
+
+
+def _check_ova(data_images: Sequence[fields.Body], *, iso: bool, quick: bool) -> None:
+    if iso:
+        raise WrongImageType("type: the file is an OVA, not an ISO")
+    if quick:
+        raise QuickFormat("a quick import takes raw files, not OVAs; leave is_quick_import out")
+    if data_images:
+        raise MalformedBody("data_images: not together with an OVA, which brings its data disks")
 
 
 async def _data_import(request: Request, given: fields.Body, *, quick: bool = False) -> JobId:

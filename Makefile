@@ -31,7 +31,10 @@ test: setup ## the tests
 	@bash scripts/system-packages.sh curl:curl
 	$(bin)/pytest -n 2 --dist worksteal -m "not services"
 
-test-services: setup ## the tests that want a real PostgreSQL, which is started for them
+test-services: setup ## the tests that want a real PostgreSQL or libvirt, which are started for them
+	@bash scripts/system-packages.sh virsh:libvirt-clients "test -x /usr/sbin/libvirtd":libvirt-daemon \
+	  "ls /usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so":libvirt-daemon-driver-qemu \
+	  qemu-system-x86_64:qemu-system-x86
 	@CALOTYPE_EXAMPLES=$${CALOTYPE_EXAMPLES:-10} bash scripts/with-postgresql.sh $(bin)/pytest -n 2 --dist worksteal -m services
 
 bench: setup ## the measurements

@@ -349,6 +349,18 @@ def test_a_name_that_is_no_id_wants_one(root: Path, inventory: Inventory) -> Non
     assert [server.id for server in inventory.servers(DEMO)] == ["yours"]
 
 
+def test_a_name_that_is_no_text_can_be_told(root: Path, inventory: Inventory) -> None:
+    broken = os.path.join(os.fsencode(root), b"servers", b"\xff\n")  # noqa: PTH118 - of bytes
+    os.makedirs(broken)  # noqa: PTH103 - of bytes
+    with open(os.path.join(broken, b"server.toml"), "w") as description:  # noqa: PTH118, PTH123 - of bytes
+        description.write('name = "x"')
+
+    assert list(inventory.servers(DEMO)) == []
+    with pytest.raises(SourceUnreadable) as refused:
+        inventory.server(DEMO, "??")
+    assert refused.value.message == "?? is no id; give server.toml the key id"
+
+
 def _secret(tmp_path: Path) -> Path:
     folder = tmp_path / "outside"
     folder.mkdir()

@@ -52,7 +52,7 @@ def show_server(
         calotype server show web-1
     """
     if not server_id or "/" in server_id:
-        raise Failure("server_not_found", f"no server {server_id}", "calotype server list")
+        raise Failure("server_not_found", f"no server {server_id}")
     with service(context) as api:
         found: Found = api.call("GET", f"/calotype/v1/servers/{quoted(server_id)}")
     if as_json:

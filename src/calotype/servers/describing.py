@@ -18,11 +18,11 @@ from calotype.servers.model import BackupKind, BackupStatus, ServerKind, ServerS
 
 MOST_BYTES: Final = 64 * 1024  # of one TOML file
 MOST_DISKS: Final = 64  # of one server or backup
-ID: Final = r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,64}$"
-
+ID: Final = r"^(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,64}\Z"
 Id = Annotated[str, Meta(pattern=ID)]
-Text = Annotated[str, Meta(max_length=255)]
-ProjectText = Annotated[str, Meta(min_length=1, max_length=255)]  # a name or an id
+ONE_LINE: Final = r"^[^\x00-\x1f\x7f]*\Z"
+Text = Annotated[str, Meta(max_length=255, pattern=ONE_LINE)]
+ProjectText = Annotated[str, Meta(min_length=1, max_length=255, pattern=ONE_LINE)]  # a name or an id
 FilePath = Annotated[str, Meta(min_length=1, max_length=1024)]  # below the folder of the TOML file
 Slot = Annotated[int, Meta(ge=0, lt=MOST_DISKS)]
 Gib = Annotated[int, Meta(ge=0, le=2**30)]

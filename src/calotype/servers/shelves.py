@@ -94,7 +94,7 @@ class Shelf(Generic[F]):
         if found is None or stat.S_ISREG(found.st_mode):
             return None
         if not stat.S_ISDIR(found.st_mode):
-            return self._broken(name, f"{name} is a symbolic link, or no folder")
+            return self._broken(name, f"{printable(name)} is a symbolic link, or no folder")
         try:
             inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
         except (FileNotFoundError, NotADirectoryError):  # it was there a moment ago
@@ -111,7 +111,7 @@ class Shelf(Generic[F]):
         if found is None:
             return None
         if not stat.S_ISREG(found.st_mode):
-            return self._broken(name, f"{file} is a symbolic link, or no regular file")
+            return self._broken(name, f"{printable(file)} is a symbolic link, or no regular file")
         kept = self._kept.get(name)
         if kept is not None and kept[0] == version_of(found):
             keep[name] = kept
@@ -121,13 +121,13 @@ class Shelf(Generic[F]):
         except FileNotFoundError:
             return None
         except OSError as error:
-            return self._broken(name, f"{file} cannot be read: {error.strerror}")
+            return self._broken(name, f"{printable(file)} cannot be read: {error.strerror}")
         with os.fdopen(fd, "rb") as opened:
             known = os.fstat(fd)
             try:
                 data = opened.read(MOST_BYTES + 1)
             except OSError as error:
-                return self._broken(name, f"{file} cannot be read: {error.strerror}")
+                return self._broken(name, f"{printable(file)} cannot be read: {error.strerror}")
         entry = self._described(data, file, name)
         if time.time_ns() - known.st_ctime_ns > SETTLED_NS:
             keep[name] = (version_of(known), entry)
@@ -136,12 +136,12 @@ class Shelf(Generic[F]):
     def _described(self, data: bytes, file: str, name: str) -> Described[F]:
         tables: dict[str, Any] = {}
         try:
-            tables = tables_of(data, file)
-            form = form_of(tables, self._kind, file)
+            tables = tables_of(data, printable(file))
+            form = form_of(tables, self._kind, printable(file))
         except SourceUnreadable as error:
             return self._broken(name, error.message, tables)
         if form.id is None and not re.fullmatch(ID, self._stem(name)):
-            return self._broken(name, f"{name} is no id; give {file} the key id")
+            return self._broken(name, f"{printable(name)} is no id; give {printable(file)} the key id")
         return Described(
             id=form.id or self._stem(name),
             place=self._place(name),
@@ -162,7 +162,8 @@ class Shelf(Generic[F]):
         )
 
     def _stem(self, name: str) -> str:
-        return name.removesuffix(".toml") if self._file is None else name
+        """What the id is where none is given; of a name that is no text, something that can be shown."""
+        return printable(name).removesuffix(".toml") if self._file is None else printable(name)
 
     def _place(self, name: str) -> tuple[str, ...]:
         return (self._name, name)
@@ -172,8 +173,13 @@ class Shelf(Generic[F]):
         problems = {entry.place[-1]: entry.problem for entry in entries if entry.problem}
         for name, problem in problems.items():
             if self._told.get(name) != problem:
-                log.warning("inventory_unreadable", kind=self._name, name=name, reason=problem)
+                log.warning("inventory_unreadable", kind=self._name, name=printable(name), reason=problem)
         self._told = problems
+
+
+def printable(name: str) -> str:
+    """A file name as one line of text; those on disk may be any bytes."""
+    return "".join(c if c.isprintable() else "?" for c in name)
 
 
 def version_of(found: os.stat_result) -> Version:

@@ -94,11 +94,10 @@ class Region:
         url = self._url(f"/v2/images/{image_id}/file")
         headers = {
             "content-type": "application/octet-stream",
-            "content-length": str(size),
             "content-digest": content_digest(digests),
             **await self._login.headers("PUT", url, None),
         }
-        answer = await self._wire.exchange("PUT", url, headers=headers, content=chunks, size=size)
+        answer = await self._wire.send(url, chunks, size, headers=headers)
         if answer.status == UNAUTHORIZED and self._login.forget():
             raise RegionUnavailable(f"region {self.name} no longer takes the token")
         if answer.status in (*GONE, BUSY):  # deleted there, or not queued: another image has to be made

@@ -4,9 +4,11 @@ Redirects are not followed: the credential is for the hosts of the settings alon
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterable, Mapping
 from http import HTTPStatus
+from http.client import HTTPException
 from typing import Any, Final
 
 import httpx
@@ -14,6 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from calotype.errors import RegionFailed, RegionUnavailable
+from calotype.regions.sending import put
 
 MOST_ANSWER_BYTES: Final = 1024 * 1024
 MOST_SAID: Final = 300  # characters of what the other side says that are passed on
@@ -69,6 +72,7 @@ class Wire:
     def __init__(self, region: str, tls: ssl.SSLContext, timeout_s: float) -> None:
         self.region = region
         self._timeout_s = timeout_s
+        self._tls = tls
         self._http = httpx.AsyncClient(
             verify=tls,
             timeout=httpx.Timeout(timeout_s, connect=min(CONNECT_S, timeout_s)),
@@ -80,24 +84,14 @@ class Wire:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def exchange(
-        self,
-        method: str,
-        url: str,
-        *,
-        headers: Mapping[str, str],
-        content: bytes | AsyncIterable[bytes] = b"",
-        size: int = 0,
-    ) -> Answer:
-        """The whole answer, of any status but those that say "later" or lead elsewhere. `size`: bytes of a `content`
-        that comes in pieces.
+    async def exchange(self, method: str, url: str, *, headers: Mapping[str, str], content: bytes = b"") -> Answer:
+        """The whole answer, of any status but those that say "later" or lead elsewhere.
 
         Raises `RegionUnavailable`; `RegionFailed` for a redirect, a certificate that is not valid, and an answer above
         `MOST_ANSWER_BYTES`.
         """
-        within_s = self._timeout_s + size / SLOWEST_BYTES_PER_S
         try:
-            async with asyncio.timeout(within_s):
+            async with asyncio.timeout(self._timeout_s):
                 request = self._http.build_request(method, url, headers=dict(headers), content=content)
                 response = await self._http.send(request, stream=True)
                 try:
@@ -108,6 +102,29 @@ class Wire:
             raise RegionUnavailable(f"region {self.region} does not answer in time") from error
         except httpx.HTTPError as error:
             raise self._fault(error) from error
+        return self._accepted(answer)
+
+    async def send(self, url: str, chunks: AsyncIterable[bytes], size: int, *, headers: Mapping[str, str]) -> Answer:
+        """PUT `size` bytes. As `exchange`; it takes as long as the bytes do at `SLOWEST_BYTES_PER_S`, at most."""
+        told = {**self._http.headers, **headers, "content-length": str(size)}
+        try:
+            async with asyncio.timeout(self._timeout_s + size / SLOWEST_BYTES_PER_S):
+                sent = await put(
+                    url,
+                    told,
+                    chunks,
+                    tls=self._tls,
+                    connect_s=min(CONNECT_S, self._timeout_s),
+                    silent_s=self._timeout_s,
+                    most_bytes=MOST_ANSWER_BYTES,
+                )
+        except TimeoutError as error:
+            raise RegionUnavailable(f"region {self.region} does not take the bytes in time") from error
+        except (OSError, HTTPException) as error:
+            raise self._fault(error) from error
+        return self._accepted(Answer(region=self.region, status=sent.status, headers=sent.headers, raw=sent.raw))
+
+    def _accepted(self, answer: Answer) -> Answer:
         if answer.status in LATER:
             raise RegionUnavailable(f"region {self.region} answered {answer.said}")
         if 300 <= answer.status < 400:
@@ -123,12 +140,12 @@ class Wire:
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answer(region=self.region, status=response.status_code, headers=headers, raw=raw)
 
-    def _fault(self, error: httpx.HTTPError) -> RegionFailed:
+    def _fault(self, error: Exception) -> RegionFailed:
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return RegionFailed(f"the certificate of region {self.region} is not valid: {cause.verify_message}")
             cause = cause.__cause__ or cause.__context__
-        if isinstance(error, httpx.ConnectError):
+        if isinstance(error, httpx.ConnectError | ConnectionRefusedError | socket.gaierror):
             return RegionUnavailable(f"region {self.region} cannot be reached")
         return RegionUnavailable(f"the connection to region {self.region} broke")

@@ -11,10 +11,10 @@ A copy that fails leaves nothing there, as far as the other region can be reache
 import asyncio
 import os
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -41,7 +41,7 @@ from calotype.identity.model import Caller
 from calotype.images.model import Image, ImageId, ImageStatus
 from calotype.images.service import Images
 from calotype.jobs import sql
-from calotype.jobs.kinds.copy_image import check_copyable
+from calotype.jobs.kinds.copy_image import check_accepted_in, check_copyable
 from calotype.jobs.kinds.parts import Parts
 from calotype.jobs.kinds.region_image import (
     HIDDEN,
@@ -62,9 +62,6 @@ from calotype.settings import Settings
 
 log = structlog.get_logger()
 
-ARRIVING: Final = ("saving", "importing")
-SETTLED_WITHIN_S: Final = 120.0  # a service may take its time after the last byte
-SETTLED_EVERY_S: Final = 1.0
 REMOVED_WITHIN_S: Final = 15.0  # how long a failed copy is tried to be removed
 SWEPT_WITHIN_S: Final = 10.0  # and how long once more, after the job has ended
 ENCRYPTED: Final = "__system__cmkid"
@@ -87,7 +84,9 @@ async def submit(
         request["description"] = description
 
     def work(c: Connection) -> JobId:
-        check_crossing(images.visible_in(c, caller, image_id), settings)
+        source = images.visible_in(c, caller, image_id)
+        check_accepted_in(c, caller, source, images)
+        check_crossing(source, settings)
         return jobs.submit_in(
             c,
             caller,
@@ -163,28 +162,26 @@ class CrossRegionCopy:
         source = await self._held(run, image.facts)
         size, region = image.facts.size, image.region
         last: RegionFailed | None = None
-        for _ in range(TRIES):
+        for number in range(TRIES):
+            if last is not None:
+                log.warning("region_transfer_broke", region=region.name, reason=last.message)
+                await asyncio.sleep(min(2.0**number, region.patience_s / TRIES))
             image_id, has_bytes = await region.patiently(image.ready)
             if has_bytes:
                 run.advance_bytes(size, size)
                 return {"image_id": image_id}
             try:
-                await region.upload(image_id, _chunks(source, size, run), size, image.facts.digests)
+                await region.upload(image_id, _chunks(source, size, run, image), size, image.facts.digests)
             except RegionUnavailable as error:
-                log.warning("region_transfer_broke", region=region.name, image_id=image_id, reason=error.message)
                 last = error
-                continue
-            return {"image_id": image_id}
+            else:
+                return {"image_id": image_id}
         why = "" if last is None else f": {last.message}"
         raise RegionFailed(f"the bytes were sent {TRIES} times, and never arrived whole{why}")
 
     async def _verify(self, image: RegionImage, run: Run) -> Result:
-        region, seen = image.region, partial(_seen, image.region, run.results["transfer"]["image_id"])
-        found = await region.patiently(seen)
-        end = asyncio.get_running_loop().time() + SETTLED_WITHIN_S
-        while found.get("status") in ARRIVING and asyncio.get_running_loop().time() < end:
-            await asyncio.sleep(SETTLED_EVERY_S)
-            found = await region.patiently(seen)
+        region, image_id = image.region, run.results["transfer"]["image_id"]
+        found = await region.patiently(partial(image.settled, image_id))
         verify(found, image.facts, region.name)
         run.advance(1.0)
         return {"hidden": str(found.get(HIDDEN)).lower() == "true"}
@@ -282,18 +279,13 @@ def _copy(blob: Path, target: Path) -> None:
         raise storage_fault(error) from error
 
 
-async def _seen(region: Region, image_id: str) -> Mapping[str, Any]:
-    found = await region.show(image_id)
-    if found is None:
-        raise RegionFailed(f"the image was deleted in region {region.name} meanwhile")
-    return found
-
-
-async def _chunks(source: Path, size: int, run: Run) -> AsyncIterator[bytes]:
+async def _chunks(source: Path, size: int, run: Run, image: RegionImage) -> AsyncIterator[bytes]:
     """The file, which has `size` bytes, one chunk in memory. Raises `ObjectChanged` when it has fewer."""
     sent = 0
+    image.all_sent = False
     reader = BlobReader(await asyncio.to_thread(os.open, source, os.O_RDONLY | os.O_CLOEXEC), size)
     async for chunk in stream(reader, 0, size):
         yield chunk
         sent += len(chunk)
         run.advance_bytes(sent, size)
+    image.all_sent = True

@@ -5,6 +5,7 @@ what the ones before may have left. An image that has the right bytes already is
 and the next id is used: ids are never used twice.
 """
 
+import asyncio
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -27,6 +28,9 @@ CREATED: Final = 201
 EXISTS: Final = 409
 REFUSED: Final = (400, 403)
 ORIGIN: Final = ("__data_origin", "__originalimagename")
+ARRIVING: Final = ("saving", "importing")
+SETTLED_WITHIN_S: Final = 120.0  # a service may take its time after the last byte
+SETTLED_EVERY_S: Final = 1.0
 HIDDEN: Final = "os_hidden"
 OS_VERSION: Final = "__os_version"  # a service makes all that it says of the OS of this
 # Of an image here, and no good there: what belongs to it are images and projects of this region.
@@ -120,6 +124,7 @@ class RegionImage:
         self.job = job
         self.facts = facts
         self.last_id: str | None = None  # the last that was used
+        self.all_sent = False  # whether the service there has had every byte once, and may be busy with them
 
     async def ready(self) -> tuple[str, bool]:
         """An image of this job that waits for its bytes, made where there is none; or one that has them, and True.
@@ -137,12 +142,26 @@ class RegionImage:
             found = await self.region.show(image_id)
             if found is None:
                 continue  # it was there and was removed
+            if self.all_sent:
+                found = await self.settled(image_id)
             if found.get("status") == "queued":
                 return image_id, False
             if is_right(found, self.facts, self.region.name):
                 return image_id, True
             await self.region.delete(image_id)
         raise RegionFailed(f"{TRIES} images were begun in region {self.region.name}, and none got its bytes")
+
+    async def settled(self, image_id: str) -> Mapping[str, Any]:
+        """The image as it is once nothing is being done with its bytes; at most `SETTLED_WITHIN_S` are waited for it.
+        Raises `RegionFailed` when it is gone."""
+        end = asyncio.get_running_loop().time() + SETTLED_WITHIN_S
+        while True:
+            found = await self.region.show(image_id)
+            if found is None:
+                raise RegionFailed(f"the image was deleted in region {self.region.name} meanwhile")
+            if found.get("status") not in ARRIVING or asyncio.get_running_loop().time() > end:
+                return found
+            await asyncio.sleep(SETTLED_EVERY_S)
 
     async def _of_earlier_attempts(self) -> str | None:
         for attempt in range(1, self.job.attempt):

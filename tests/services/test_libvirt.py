@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -106,6 +107,10 @@ def raw(captured: Captured, folder: Path) -> Path:
     return target
 
 
+def jobs_in(exchange: Path) -> list[str]:
+    return sorted(path.name for path in exchange.iterdir() if path.is_dir())
+
+
 class Watch:
     """A domain and its files are as before."""
 
@@ -115,7 +120,7 @@ class Watch:
 
     def _now(self) -> tuple[str, str, list[str]]:
         text = self._host.virsh("dumpxml", self._server)
-        return self._host.state(self._server), text, sorted(path.name for path in self._host.exchange.iterdir())
+        return self._host.state(self._server), text, jobs_in(self._host.exchange)
 
     def assert_untouched(self) -> None:
         assert self._now() == self._before
@@ -471,7 +476,7 @@ def test_a_server_that_stops_while_it_is_backed_up_is_read_from_its_files(
 
     # It may have been over before the server stopped.
     assert raw(captured, tmp_path).read_bytes() == content
-    assert not list(host.exchange.iterdir())
+    assert not jobs_in(host.exchange)
 
 
 def test_a_cancelled_backup_leaves_nothing(
@@ -538,7 +543,7 @@ def test_a_full_disk_is_told_and_nothing_stays(host: Hypervisor, running: Callab
             capture(source(host, exchange=str(small)), server, tmp_path)
 
         watch.assert_untouched()
-        assert not list(small.iterdir())
+        assert not jobs_in(small)
     finally:
         subprocess.run(["umount", small], check=True)
 
@@ -592,13 +597,46 @@ def test_what_a_killed_backup_left_can_be_released(
     server = running(disk(host.file("released.raw", noise(LARGE))))
     watch = Watch(host, server)
     killed_while_capturing(host, server, tmp_path)
-    left = list(host.exchange.iterdir())
+    left = jobs_in(host.exchange)
 
     libvirt.release("another")
-    still = list(host.exchange.iterdir())
+    still = jobs_in(host.exchange)
     libvirt.release("job")
     libvirt.release("job")
 
-    assert left == still != []
+    assert left == still == ["calotype-job"]
     watch.assert_untouched()
     assert not list(tmp_path.iterdir())
+
+
+def test_another_image_of_the_server_is_made_before_what_a_killed_backup_left_is_released(
+    host: Hypervisor, libvirt: Libvirt, running: Callable[..., str], tmp_path: Path
+) -> None:
+    content = noise(LARGE)
+    server = running(disk(host.file("next.raw", content)))
+    killed_while_capturing(host, server, tmp_path)
+
+    (captured,) = capture(libvirt, server, tmp_path, name="next")
+    libvirt.release("job")
+
+    assert raw(captured, tmp_path).read_bytes() == content
+    assert not jobs_in(host.exchange)
+
+
+def test_images_of_one_server_at_once_are_made_in_turn(
+    host: Hypervisor, running: Callable[..., str], tmp_path: Path
+) -> None:
+    contents = [noise(LARGE, seed) for seed in (1, 2)]
+    targets = ["vda", "vdb"]
+    server = running(*(disk(host.file(f"turn-{t}.raw", c), t) for t, c in zip(targets, contents, strict=True)))
+
+    def one(target: str) -> bytes:
+        folder = tmp_path / target
+        folder.mkdir()
+        (captured,) = capture(source(host), server, folder, targets=[target], name=target)
+        return raw(captured, folder).read_bytes()
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(one, targets))
+
+    assert found == contents

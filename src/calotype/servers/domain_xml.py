@@ -1,4 +1,4 @@
-"""What the hypervisor's description of a domain says: libvirt's domain XML, of its disks above all.
+"""What the hypervisor's description of a domain says: libvirt's domain XML, of its disks above all; and of a backup.
 
 The operator writes it, but names in it may be a tenant's. It is read without a document type, so without entities, and
 to a bounded depth. Source: libvirt, "Domain XML format".
@@ -84,6 +84,11 @@ def parse(text: str) -> Domain:
         agent=any(_is_agent(channel) for channel in root.iterfind("devices/channel/target")),
         disks=_in_order(list(_disks(root))),
     )
+
+
+def backup_targets(text: str) -> tuple[str, ...]:
+    """The files that the backup of this description is written to. Raises `Unreadable`."""
+    return tuple(target.get("file", "") for target in _tree(text).iterfind("disks/disk/target"))
 
 
 def _tree(text: str) -> Element:

@@ -230,7 +230,7 @@ class Libvirt(ServerSource):
     ) -> Sequence[Captured]:
         seen = self._one(project, server_id)
         wanted = [_wanted(seen, each) for each in volume_ids]
-        if seen.task is not None:
+        if seen.task is not None and seen.task != TASKS[BACKUP]:  # that may be ours
             raise ServerBusy(f"the server is busy: {seen.task}")
         if seen.status is ServerStatus.STOPPED:
 

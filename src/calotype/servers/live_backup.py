@@ -10,14 +10,16 @@ hypervisor is ours when it writes to our files, and only then is it aborted.
 """
 
 import errno
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import stat
+import struct
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -32,11 +34,14 @@ from calotype.blobs.faults import storage_fault
 from calotype.blobs.local import sync_folder
 from calotype.disks.model import DiskFormat
 from calotype.errors import JobCancelled, NoSpace, ServerBusy, SourceUnreadable, VolumeUnusable
-from calotype.servers.disk_files import Disturbed, Wanted
+from calotype.servers.disk_files import FLOCK, Disturbed, Wanted
+from calotype.servers.domain_xml import Unreadable, backup_targets
 from calotype.servers.qcow2_header import empty
 from calotype.servers.source import Captured
 from calotype.servers.virsh import Answer, Virsh, unreadable
 
+PREFIX: Final = "calotype-"  # of the folder of a job
+LOCK: Final = "calotype.lock"
 CLAIM: Final = "claim.json"
 DESCRIPTION: Final = "backup.xml"
 POLL_S: Final = 0.25
@@ -44,6 +49,7 @@ STALLED_S: Final = 600.0  # a backup of which nothing more is written for so lon
 BACKUP: Final = 9  # virDomainJobOperation of libvirt
 SUCCEEDED, FAILED, CANCELLED = 3, 4, 5  # virDomainJobType
 RUNNING: Final = (1, 2)
+TURN_S: Final = 3600.0  # how long one capture waits for others of the same domain
 MOST_NAME: Final = 100
 
 _NAME: Final = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{MOST_NAME - 1}}}")
@@ -95,7 +101,8 @@ class LiveBackup:
         progress: Callable[[int, int], None],
         cancelled: Callable[[], bool],
     ) -> list[Captured]:
-        """Files `disk-SLOT` in `folder`, of the disks wanted; `others` are the targets of those that are not.
+        """Files `disk-SLOT` in `folder`, of the disks wanted; `others` are the targets of those that are not. A domain
+        has one backup at a time: ours wait for each other.
 
         Raises `Disturbed`, `ServerBusy`, `NoSpace`, `Unavailable`, `VolumeUnusable`, `JobCancelled`; whatever happens,
         `release` takes back what is left.
@@ -103,6 +110,8 @@ class LiveBackup:
         with ExitStack() as opened:
             place = self._place(name)
             try:
+                opened.enter_context(self._turn(domain, cancelled))
+                self._check_free(str(domain))
                 mode = self._made(place)
                 self._write(place, CLAIM, msgspec.json.encode(Claim(domain=str(domain), frozen=quiesce)))
                 sources = [opened.enter_context(_Target(place / each.disk.target, each, mode)) for each in wanted]
@@ -123,7 +132,7 @@ class LiveBackup:
         if claim is not None:
             if claim.frozen:
                 self._thaw(claim.domain)
-            self._abort(claim.domain, place)
+            self._abort(claim.domain, f"{place}/")
         try:
             shutil.rmtree(place)
         except OSError as error:
@@ -133,7 +142,39 @@ class LiveBackup:
 
     def _place(self, name: str) -> Path:
         plain = name if _NAME.fullmatch(name) else hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
-        return self._exchange / f"calotype-{plain}"
+        return self._exchange / f"{PREFIX}{plain}"
+
+    @contextmanager
+    def _turn(self, domain: UUID, cancelled: Callable[[], bool]) -> Iterator[None]:
+        """Hold the domain's byte of a file that all who capture lock, and that a kill gives back."""
+        deadline = time.monotonic() + TURN_S
+        path = self._exchange / LOCK
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            place = domain.int >> 66  # an offset has 63 bits
+            while True:
+                try:
+                    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0))
+                    break
+                except (BlockingIOError, PermissionError):
+                    pass  # someone has it
+                if cancelled():
+                    raise JobCancelled("cancelled before the disks were backed up")
+                if time.monotonic() > deadline:
+                    raise ServerBusy("other images are made of the server")
+                time.sleep(POLL_S)
+            yield
+        finally:
+            os.close(fd)
+
+    def _check_free(self, domain: str) -> None:
+        """With the turn ours, a backup to one of our folders is of someone who was killed: it is of no use any more.
+        Raises `ServerBusy` for a job of anyone else."""
+        job, ours, _ = self._look(domain, f"{self._exchange}/{PREFIX}")
+        if ours:
+            self._abort(domain, f"{self._exchange}/{PREFIX}")
+        elif job.kind in RUNNING:
+            raise ServerBusy("something else works on the server")
 
     def _made(self, place: Path) -> int:
         """Make the folder; return the mode of files in it. They are the service's alone, and the hypervisor changes
@@ -203,7 +244,7 @@ class LiveBackup:
         while True:
             if cancelled():
                 raise JobCancelled("cancelled while the disks were backed up")
-            now, ours, past = self._look(str(domain), place)
+            now, ours, past = self._look(str(domain), f"{place}/")
             if not ours:
                 _check_outcome(past, size)
                 progress(size, size)
@@ -215,21 +256,25 @@ class LiveBackup:
                 raise SourceUnreadable(f"the hypervisor has written nothing of the backup for {STALLED_S:g} s")
             time.sleep(POLL_S)
 
-    def _look(self, domain: str, place: Path) -> tuple[Job, bool, Job]:
-        """The domain's job, whether it is the backup to our files, and the job that ended last."""
+    def _look(self, domain: str, prefix: str) -> tuple[Job, bool, Job]:
+        """The domain's job, whether it is a backup to files whose paths begin so, and the job that ended last."""
         answer = self._virsh.read(
             ["backup-dumpxml", domain],
             ["domjobinfo", domain, "--rawstats"],
             ["domjobinfo", domain, "--completed", "--keep-completed", "--rawstats"],
         )
-        ours, now, past = answer.outputs
-        if not ours and not _knows_of_no_backup(answer):
+        backup, now, past = answer.outputs
+        if not backup and not _knows_of_no_backup(answer):
             raise unreadable("the hypervisor does not tell of the backup", answer.complaints)
-        return job_of(now), _writes_to(ours, place), job_of(past)
+        try:
+            targets = backup_targets(backup) if backup else ()
+        except Unreadable as error:
+            raise unreadable("the hypervisor's description of a backup makes no sense", backup) from error
+        return job_of(now), any(target.startswith(prefix) for target in targets), job_of(past)
 
-    def _abort(self, domain: str, place: Path) -> None:
+    def _abort(self, domain: str, prefix: str) -> None:
         deadline = time.monotonic() + self._virsh.timeout_s
-        while self._look(domain, place)[1]:
+        while self._look(domain, prefix)[1]:
             if time.monotonic() > deadline:
                 raise unreadable("the hypervisor does not abort the backup", "")
             self._virsh.act(["domjobabort", domain])
@@ -299,10 +344,6 @@ def _description(place: Path, wanted: Sequence[Wanted], others: Sequence[str]) -
     ]
     disks += [f"<disk name={quoteattr(target)} backup='no'/>" for target in others]
     return f"<domainbackup mode='push'><disks>{''.join(disks)}</disks></domainbackup>"
-
-
-def _writes_to(description: str, place: Path) -> bool:
-    return quoteattr(f"{place}/")[1:-1] in description.replace("&apos;", "'")
 
 
 def _knows_of_no_backup(answer: Answer) -> bool:

@@ -273,6 +273,8 @@ def load(environment: Mapping[str, str] | None = None, **overrides: object) -> S
         raise WrongSetting("database: wants a URL that begins with postgresql://, or nothing for SQLite")
     if settings.jobs.dead_after_s < 2 * settings.jobs.heartbeat_s:
         raise WrongSetting("jobs.dead_after_s: wants at least twice jobs.heartbeat_s")
+    if settings.servers.inventory and not settings.servers.inventory.startswith("/"):
+        raise WrongSetting("servers.inventory: wants an absolute path, or nothing for inventory in data_dir")
     for name, mapping in settings.buckets.items():
         _check_mapping(name, mapping, settings.folder)
     for name, store in settings.stores.items():

@@ -34,6 +34,7 @@ def test_the_environment_wins_over_the_file_and_the_command_line_over_both(tmp_p
         ({"CALOTYPE_DATABASE": "mysql://x"}, "database: wants a URL that begins with postgresql://"),
         ({"CALOTYPE_CONFIG": "/nowhere/calotype.toml"}, "CALOTYPE_CONFIG: cannot read"),
         ({"CALOTYPE_JOBS_DEAD_AFTER_S": "6"}, "jobs.dead_after_s: wants at least twice"),
+        ({"CALOTYPE_SERVERS_INVENTORY": "servers"}, "servers.inventory: wants an absolute path"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_its_name_and_with_what_is_allowed(

@@ -39,7 +39,7 @@ from tests.hypervisor import (
     disk,
     hypervisor,
 )
-from tests.service import until
+from tests.service import Client, Service, until
 
 pytestmark = pytest.mark.services
 
@@ -640,3 +640,61 @@ def test_images_of_one_server_at_once_are_made_in_turn(
         found = list(pool.map(one, targets))
 
     assert found == contents
+
+
+# --- as a service -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def demo(host: Hypervisor, make_service: Callable[..., Service]) -> Iterator[Client]:
+    """A user of a service whose servers are those of the hypervisor."""
+    environment = {
+        "CALOTYPE_SERVERS_SOURCE": "libvirt",
+        "CALOTYPE_SERVERS_LIBVIRT_URI": host.uri,
+        "CALOTYPE_SERVERS_LIBVIRT_EXCHANGE": str(host.exchange),
+    }
+    with make_service(environment=environment).start().demo() as client:
+        yield client
+
+
+def seen_in(client: Client, image_id: str, folder: Path) -> bytes:
+    """What a guest would see of an image."""
+    path = folder / image_id
+    with client.http.stream("GET", f"/v2/images/{image_id}/file") as answer, path.open("wb") as file:
+        assert answer.status_code == 200
+        for piece in answer.iter_bytes():
+            file.write(piece)
+    subprocess.run(["qemu-img", "convert", "-O", "raw", path, f"{path}.raw"], check=True)
+    return Path(f"{path}.raw").read_bytes()
+
+
+def test_images_of_a_stopped_and_of_a_running_server_hold_their_bytes(
+    host: Hypervisor, demo: Client, running: Callable[..., str], tmp_path: Path
+) -> None:
+    contents = [noise(SIZE, seed) for seed in range(4)]
+    disks = [disk(host.file(f"api-{n}.raw", c), "vdb" if n % 2 else "vda") for n, c in enumerate(contents)]
+    stopped, runs = host.define(*disks[:2]), running(*disks[2:])
+    watches = [Watch(host, server) for server in (stopped, runs)]
+    seen = []
+
+    for server in (stopped, runs):
+        body: dict[str, object] = {"name": "of a server", "instance_id": server}
+        job = demo.succeeded(demo.submit("POST", "/v2/cloudimages/action", body))
+        seen.append(seen_in(demo, job["entities"]["image_id"], tmp_path))
+        volumes = demo.http.get("/calotype/v1/volumes").json()["volumes"]
+        (volume,) = [each["id"] for each in volumes if each["server_id"] == server and each["slot"] == 1]
+        body = {"data_images": [{"name": "of its other disk", "volume_id": volume}]}
+        job = demo.succeeded(demo.submit("POST", "/v2/cloudimages/action", body))
+        seen.append(seen_in(demo, job["entities"]["sub_jobs_result"][0]["entities"]["image_id"], tmp_path))
+
+    assert seen == contents
+    for watch in watches:
+        watch.assert_untouched()
+
+
+def test_a_server_of_no_project_of_the_user_is_unknown(host: Hypervisor, demo: Client) -> None:
+    server = host.define(disk(host.file("foreign.raw", size=SIZE)), marked='project="other"')
+
+    answer = demo.http.post("/v2/cloudimages/action", json={"name": "no", "instance_id": server})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "IMG.0005")

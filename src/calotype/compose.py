@@ -11,6 +11,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 import structlog
 from msgspec import Struct
 
+from calotype.backups.service import Backups
 from calotype.blobs.budget import BufferBudget
 from calotype.blobs.stores import Stores
 from calotype.buckets.service import Buckets
@@ -39,7 +40,9 @@ from calotype.jobs.kinds.parts import Parts
 from calotype.jobs.kinds.remote_image import RemoteImages, trusted_endpoints
 from calotype.jobs.kinds.replicate import Replicate
 from calotype.jobs.kinds.undo import undo_table
-from calotype.jobs.model import SHARING, JobType
+from calotype.jobs.kinds.whole_accepting import Whole
+from calotype.jobs.kinds.whole_server import WholeServer
+from calotype.jobs.model import SHARING, WHOLE, JobType
 from calotype.jobs.performer import Observer, Performer
 from calotype.jobs.reaper import Reaper
 from calotype.jobs.run import Kind
@@ -73,6 +76,8 @@ class App(Struct, frozen=True, kw_only=True):
     imports: Imports
     metadefs: Metadefs
     servers: ServerSource
+    backups: Backups
+    whole: Whole
 
 
 @asynccontextmanager
@@ -101,6 +106,7 @@ async def api(settings: Settings) -> AsyncIterator[App]:
         opened.push_async_callback(cache.close)
         caching = asyncio.create_task(cache.keep_up(), name="cache")
         opened.push_async_callback(_ended, caching)
+        servers, backups = source_of(settings), Backups(db, blobs, images)
         yield App(
             settings=settings,
             db=db,
@@ -117,7 +123,9 @@ async def api(settings: Settings) -> AsyncIterator[App]:
             jobs=jobs,
             imports=Imports(settings=settings, images=images, jobs=jobs, stores=blobs, fetcher=fetcher),
             metadefs=Metadefs(db),
-            servers=source_of(settings),
+            servers=servers,
+            backups=backups,
+            whole=Whole(images=images, backups=backups, jobs=jobs, servers=servers, settings=settings),
         )
 
 
@@ -174,6 +182,7 @@ def _kinds(db: Database, parts: Parts, jobs: Jobs) -> dict[JobType, Kind]:
         Capture(JobType.FROM_SERVER, parts),
         Capture(JobType.FROM_VOLUME, parts),
         Capture(JobType.COPY_VOLUME, parts),
+        *(WholeServer(kind, parts, Backups(db, parts.blobs, parts.images)) for kind in sorted(WHOLE)),
         Interoperable(JobType.INTEROPERABLE, parts),
         Interoperable(JobType.TASK, parts),
         Replicate(parts),

@@ -161,6 +161,7 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     libvirt_exchange: str = ""  # absolute path of a folder that the hypervisor may write to; empty: no running servers
     timeout_s: Seconds = 30.0  # how long a hypervisor may take to answer
     disk_bytes: Bytes = 1024**4  # the largest disk that an image is made from, save a full-server image
+    vault_required: bool = False  # whether a full-server image wants a vault that is described (IMG.0184)
 
 
 class RegionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

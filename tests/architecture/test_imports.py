@@ -21,10 +21,12 @@ MAY_IMPORT: Final = {
     "images": {"db", "blobs", "disks", "fetch", "identity"},
     "cache": {"db", "blobs", "fetch", "identity", "images"},
     "servers": {"db", "blobs", "buckets", "disks", "identity"},
+    "backups": {"db", "blobs", "identity", "images", "servers"},
     "regions": {"identity"},
-    "jobs": {"db", "blobs", "buckets", "disks", "fetch", "identity", "images", "regions", "servers"},
+    "jobs": {"backups", "db", "blobs", "buckets", "disks", "fetch", "identity", "images", "regions", "servers"},
     "metadefs": {"db", "identity"},
     "web": {
+        "backups",
         "db",
         "blobs",
         "buckets",

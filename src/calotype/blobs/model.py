@@ -22,3 +22,13 @@ class Blob(Struct, frozen=True, kw_only=True):
     id: BlobId
     digests: Digests
     location: str = "local"
+
+
+def nth_of(blob_id: BlobId, number: int) -> BlobId:
+    """The id of the `number`th blob, below 256, of the job whose first blob is `blob_id`. Number 0 is that itself."""
+    return BlobId(f"{blob_id[:-2]}{int(blob_id[-2:], 16) ^ number:02x}")
+
+
+def first_of(blob_id: str) -> str:
+    """What the ids of all blobs of a job have in common, and those of no two jobs."""
+    return blob_id[:-2]

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from calotype.cli import show
+from calotype.cli.backups import backup
 from calotype.cli.buckets import bucket
 from calotype.cli.demo import demo
 from calotype.cli.failure import Failure
@@ -18,7 +19,7 @@ from calotype.cli.keys import key
 from calotype.cli.metadefs import metadefs
 from calotype.cli.options import Chosen, cloud_first
 from calotype.cli.serve import migrate, serve, settings_command, worker
-from calotype.cli.servers import backup, server, volume
+from calotype.cli.servers import server, volume
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -1,4 +1,4 @@
-"""`calotype server …`, `volume …`, `backup …`: what images can be made from."""
+"""`calotype server …`, `volume …`: what images can be made from."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
@@ -14,7 +14,6 @@ PAGE: Final = 1000
 
 server = typer.Typer(no_args_is_help=True, help="Servers that images can be made from.")
 volume = typer.Typer(no_args_is_help=True, help="Disks that images can be made from: of servers, and of none.")
-backup = typer.Typer(no_args_is_help=True, help="Backups of servers that images can be made from.")
 
 Limit = Annotated[int, typer.Option(min=1, help="At most so many.")]
 Found = dict[str, Any]
@@ -36,7 +35,7 @@ def list_servers(context: typer.Context, limit: Limit = 1000, as_json: AsJson = 
         "OS": lambda item: item["os_version"],
         "DISKS": lambda item: ", ".join(f"{disk['size_gb']}{GIB}" for disk in item["volumes"]),
     }
-    _print_list(context, "servers", columns, limit, as_json=as_json)
+    print_list(context, "servers", columns, limit, as_json=as_json)
 
 
 @server.command("show")
@@ -74,27 +73,7 @@ def list_volumes(context: typer.Context, limit: Limit = 1000, as_json: AsJson = 
 
         calotype volume list
     """
-    _print_list(context, "volumes", VOLUME_COLUMNS, limit, as_json=as_json)
-
-
-@backup.command("list")
-def list_backups(context: typer.Context, limit: Limit = 1000, as_json: AsJson = False) -> None:
-    """List the backups that the project has, or that are shared with it.
-
-    Example:
-
-        calotype backup list
-    """
-    columns: dict[str, Callable[[Found], object]] = {
-        "ID": lambda item: item["id"],
-        "NAME": lambda item: item["name"],
-        "KIND": lambda item: item["kind"],
-        "STATUS": lambda item: item["status"],
-        "SERVER": lambda item: item["server"]["name"],
-        "DISKS": lambda item: ", ".join(f"{disk['size_gb']}{GIB}" for disk in item["server"]["volumes"]),
-        "CREATED": lambda item: item["created_at"],
-    }
-    _print_list(context, "backups", columns, limit, as_json=as_json)
+    print_list(context, "volumes", VOLUME_COLUMNS, limit, as_json=as_json)
 
 
 VOLUME_COLUMNS: Final[Mapping[str, Callable[[Found], object]]] = {
@@ -107,16 +86,18 @@ VOLUME_COLUMNS: Final[Mapping[str, Callable[[Found], object]]] = {
 }
 
 
-def _print_list(
+def print_list(
     context: typer.Context,
     what: str,
     columns: Mapping[str, Callable[[Found], object]],
     limit: int,
     *,
     as_json: bool,
+    wanted: Mapping[str, str] = {},
 ) -> None:
+    """`wanted`: filters of the list."""
     with service(context) as api:
-        found, more = _listed(api, what, limit)
+        found, more = _listed(api, what, limit, wanted)
     if as_json:
         show.document(found)
         return
@@ -125,12 +106,12 @@ def _print_list(
         show.say(f"there are more: --limit {limit * 2}")
 
 
-def _listed(api: Api, what: str, limit: int) -> tuple[list[Found], bool]:
+def _listed(api: Api, what: str, limit: int, wanted: Mapping[str, str]) -> tuple[list[Found], bool]:
     """At most `limit` of them by id, and whether there are more."""
     found: list[Found] = []
     marker: str | None = None
     while len(found) < limit:
-        params: Found = {"limit": min(PAGE, limit - len(found))} | ({"marker": marker} if marker else {})
+        params: Found = {**wanted, "limit": min(PAGE, limit - len(found)), **({"marker": marker} if marker else {})}
         page = api.call("GET", f"/calotype/v1/{what}", params=params)
         found += page[what]
         marker = page.get("next_marker")

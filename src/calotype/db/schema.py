@@ -12,6 +12,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -23,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0007"  # of the newest migration: what this code works with
+REVISION: Final = "0008"  # of the newest migration: what this code works with
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -277,6 +278,56 @@ Table(
     Column("staged_bytes", BigInteger, nullable=False, server_default="0"),  # staged, and reserved for staging
     CheckConstraint("images >= 0", name="images"),
     CheckConstraint("bytes >= 0", name="bytes"),
+)
+
+# --- backups ----------------------------------------------------------------------------------------------------------
+
+# Backups of servers that the service keeps. `images/sql.py` asks which blobs they have, and whose they are.
+Table(
+    "backups",
+    METADATA,
+    Column("project_id", Text, nullable=False),
+    # A random one, or that of the backup of the source that it was copied from. Compares by its bytes, as on SQLite.
+    Column("id", Text().with_variant(Text(collation="C"), "postgresql"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("shared", Boolean, nullable=False, server_default=text("false")),  # another project's, who shared it
+    Column("server_id", Text, nullable=False),
+    Column("server", Text, nullable=False),  # as it was
+    Column("vault_id", Text),
+    Column("size", BigInteger, nullable=False),  # bytes that guests see in its disks: what it takes of a vault
+    Column("image_id", Text, ForeignKey("images.id"), unique=True),  # made from it; it may be deleted since
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("project_id", "id"),
+    CheckConstraint(_one_of("kind", "CBR CSBS"), name="kind"),
+    CheckConstraint(_one_of("origin", "server source"), name="origin"),
+    CheckConstraint(_one_of("state", "creating available"), name="state"),
+    CheckConstraint("size >= 0", name="size"),
+    Index("ix_backups_vault_id", "vault_id", "server_id"),
+)
+
+Table(
+    "backup_disks",
+    METADATA,
+    Column("project_id", Text, nullable=False),
+    Column("backup_id", Text().with_variant(Text(collation="C"), "postgresql"), nullable=False),
+    Column("slot", Integer, nullable=False),
+    Column("volume_id", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("blob_id", Text, ForeignKey("blobs.id"), nullable=False),
+    Column("size", BigInteger, nullable=False),  # bytes stored
+    Column("virtual_size", BigInteger, nullable=False),
+    Column("disk_format", Text, nullable=False),
+    PrimaryKeyConstraint("project_id", "backup_id", "slot"),
+    ForeignKeyConstraint(
+        ["project_id", "backup_id"],
+        ["backups.project_id", "backups.id"],
+        name="fk_backup_disks_backup",
+        ondelete="CASCADE",
+    ),
+    Index("ix_backup_disks_blob_id", "blob_id"),
 )
 
 # --- cache ------------------------------------------------------------------------------------------------------------

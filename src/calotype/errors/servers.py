@@ -1,6 +1,6 @@
 """What goes wrong with servers, volumes, backups and vaults that images are to be made from."""
 
-from calotype.errors.families import CalotypeError, Invalid, NotFound, Unavailable
+from calotype.errors.families import CalotypeError, Conflict, Invalid, NotFound, Unavailable
 
 
 class ServerNotFound(NotFound):
@@ -100,7 +100,7 @@ class MissingBackupId(Invalid):
     img = "IMG.0019"
 
 
-class BackupNotFound(Invalid):
+class BackupNotFound(NotFound):
     code = "backup_not_found"
     img = "IMG.0020"
 
@@ -152,6 +152,13 @@ class BackupWithoutOs(Invalid):
 
 class BackupNotDeleted(CalotypeError):
     code = "backup_not_deleted"
+    img = "IMG.0176"
+
+
+class BackupInUse(Conflict):
+    """An image is made from it, or a job is making it."""
+
+    code = "backup_in_use"
     img = "IMG.0176"
 
 

@@ -48,7 +48,7 @@ def to_share_in(
     for image in found:
         present = {member.member_id for member in sql.members(c, image.id)}
         for project_id in projects:
-            _shareable(image, project_id)
+            _shareable_in(c, image, project_id)
         _room(images, image, len(present.union(projects)))
     return found
 
@@ -77,7 +77,7 @@ def _named_in(images: Images, c: Connection, caller: Caller, image_id: str) -> I
         raise UnknownImage(error.message) from error
 
 
-def _shareable(image: Image, project_id: str) -> None:
+def _shareable_in(c: Connection, image: Image, project_id: str) -> None:
     """Pass for an image that can be shared with the project."""
     if image.visibility not in (Visibility.PRIVATE, Visibility.SHARED):
         raise NotShareable(f"a {image.visibility} image has no members; everyone can use it")
@@ -85,8 +85,8 @@ def _shareable(image: Image, project_id: str) -> None:
         raise SharedWithItself(f"image {image.id} belongs to project {project_id} already")
     if image.properties.get("__system__cmkid"):
         raise EncryptedImageShare(f"image {image.id} is encrypted")
-    if image.is_whole and not image.properties.get("__backup_id"):
-        raise WholeImageShare(f"image {image.id} is not made from a CBR backup")
+    if image.is_whole and (not image.properties.get("__backup_id") or sql.backup_is_unshareable(c, image.id)):
+        raise WholeImageShare(f"image {image.id} is not made from a CBR backup of your project")
 
 
 def _room(images: Images, image: Image, members: int) -> None:
@@ -112,7 +112,7 @@ def share_in(
     for project_id in projects:
         error: CalotypeError | None = None
         try:
-            _shareable(image, project_id)
+            _shareable_in(c, image, project_id)
             _room(images, image, len(present | {project_id}))
         except CalotypeError as refused:
             error = refused

@@ -155,10 +155,11 @@ SELECT upload_id, staged FROM images
  WHERE touched_at IS NOT NULL AND status IN ('saving', 'uploading', 'importing')
 """
 
-# Which stores the images of a blob count on.
-STORES_OF_BLOBS = text("SELECT blob_id, stores FROM images WHERE blob_id IN :ids").bindparams(
-    bindparam("ids", expanding=True)
-)
+# Which stores the images of a blob count on, and the disks of backups, which lie in `local`.
+STORES_OF_BLOBS = text("""
+SELECT blob_id, stores FROM images WHERE blob_id IN :ids
+UNION ALL SELECT blob_id, '["local"]' FROM backup_disks WHERE blob_id IN :ids
+""").bindparams(bindparam("ids", expanding=True))
 
 # The store that a blob's row names holds it no longer.
 MOVE_BLOB = "UPDATE blobs SET location = :location WHERE id = :id AND location = :gone"
@@ -218,9 +219,14 @@ INSERT INTO blobs (id, size, md5, hash_algorithm, hash_value, location, created_
 VALUES (:id, :size, :md5, :hash_algorithm, :hash_value, :location, :now)
 """
 DELETE_UNUSED_BLOB = """
-DELETE FROM blobs WHERE id = :id AND NOT EXISTS (SELECT 1 FROM images i WHERE i.blob_id = :id)
+DELETE FROM blobs
+ WHERE id = :id AND NOT EXISTS (SELECT 1 FROM images i WHERE i.blob_id = :id)
+   AND NOT EXISTS (SELECT 1 FROM backup_disks d WHERE d.blob_id = :id)
 """
 KNOWN_BLOBS = text("SELECT id FROM blobs WHERE id IN :ids").bindparams(bindparam("ids", expanding=True))
+
+# Whether the backup that an image is made from is another project's, or one of the older service.
+SELECT_UNSHAREABLE = "SELECT 1 FROM backups WHERE image_id = :image_id AND (shared OR kind <> 'CBR')"
 
 # --- members ----------------------------------------------------------------------------------------------------------
 
@@ -338,6 +344,17 @@ def stores_of_blobs(connection: Connection, ids: Sequence[str]) -> dict[BlobId, 
         for row in connection.execute(STORES_OF_BLOBS, {"ids": list(ids)}):
             counted.setdefault(BlobId(row.blob_id), set()).update(_TAGS.decode(row.stores))
     return counted
+
+
+def drop_blob(connection: Connection, blob_id: str) -> bool:
+    """Remove the row of a blob that neither an image nor a backup has any more. If it was removed, the caller deletes
+    the bytes after the commit."""
+    lock_blob(connection, blob_id)
+    return bool(run(connection, DELETE_UNUSED_BLOB, id=blob_id))
+
+
+def backup_is_unshareable(connection: Connection, image_id: str) -> bool:
+    return connection.execute(text(SELECT_UNSHAREABLE), {"image_id": image_id}).one_or_none() is not None
 
 
 def blob_digests(connection: Connection, blob_id: str) -> Digests:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from calotype.blobs.model import BlobId
+from calotype.blobs.model import BlobId, first_of
 from calotype.blobs.stores import Stores
 from calotype.db.engine import Database
 from calotype.images.upload import HEARTBEAT_S
@@ -97,9 +97,9 @@ class Sweeper:
         if not due:
             return
         with self.db.reading() as c:
-            working = self.images.open_uploads_in(c)
+            begun = {first_of(name[1:]) for name in self.images.open_uploads_in(c) if name.startswith("j")}
         for blob_id, store in due:
-            if f"j{blob_id}" in working:  # its job brings it to more stores still
+            if first_of(blob_id) in begun:  # its job has not recorded it yet, or brings it to more stores still
                 continue
             remove_copy(self.images, self.db, self.blobs, blob_id, store)
             del self._seen[blob_id, store]

@@ -61,6 +61,7 @@ class JobType(StrEnum):
 
 
 SHARING: Final = frozenset({JobType.ADD_MEMBERS, JobType.REMOVE_MEMBERS, JobType.ANSWER_OFFERS})
+WHOLE: Final = frozenset({JobType.WHOLE_FROM_SERVER, JobType.WHOLE_FROM_BACKUP})
 # Types that give an image its bytes, or more places for them: one at a time.
 BRINGING: Final = frozenset(set(JobType) - {JobType.EXPORT, JobType.COPY_ACROSS, JobType.FROM_VOLUMES} - SHARING)
 CREATIONS: Final = frozenset(BRINGING - {JobType.COPY})  # counted against jobs.creations_per_project

@@ -124,6 +124,26 @@ class QuickImport(NewDataImage):
     license_type: NotRequired[Literal["platform", "byol"]]
 
 
+class NewWholeImage(TypedDict):
+    """Wants one of `instance_id` and `backup_id`."""
+
+    name: str
+    instance_id: NotRequired[str]
+    vault_id: NotRequired[str]
+    backup_id: NotRequired[str]
+    whole_image_type: NotRequired[Literal["CBR", "CSBS"]]
+    description: NotRequired[str]
+    tags: NotRequired[list[str]]
+    image_tags: NotRequired[list[KeyAndValue]]
+    enterprise_project_id: NotRequired[str]
+    max_ram: NotRequired[int]
+    min_ram: NotRequired[int]
+
+
+class DeleteImage(TypedDict, total=False):
+    delete_backup: bool  # of a full-server image, together with it
+
+
 class NewImsImage(TypedDict, total=False):
     """Fields that are not known are ignored."""
 

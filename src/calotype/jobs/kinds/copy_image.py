@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from calotype.db.engine import Database, now_ms
 from calotype.disks.model import DiskFormat
-from calotype.errors import ImageTooLarge, IsoImage, LiesElsewhere, WrongStatus
+from calotype.errors import ImageTooLarge, IsoImage, LiesElsewhere, WholeImageCopy, WrongStatus
 from calotype.identity.model import Caller
 from calotype.images import marks
 from calotype.images.model import Image, ImageCreate, ImageId, ImageStatus
@@ -69,6 +69,8 @@ async def submit(
 def check_copyable(source: Image, settings: Settings) -> None:
     if source.status is not ImageStatus.ACTIVE:
         raise WrongStatus(now=source.status, wanted="only an active image can be copied")
+    if source.is_whole:
+        raise WholeImageCopy("a full-server image cannot be copied; make another from a new backup of the server")
     if source.lies_elsewhere:
         raise LiesElsewhere("the bytes of the image lie at a URL; upload it as an image of its own, then copy that")
     if source.disk_format == DiskFormat.ISO:

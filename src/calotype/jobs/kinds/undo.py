@@ -6,6 +6,7 @@ from typing import Literal
 
 from sqlalchemy import Connection
 
+from calotype.backups.service import abandon_in
 from calotype.images import marks
 from calotype.images.model import ImageId
 from calotype.images.service import Images
@@ -23,14 +24,14 @@ MAKING = (
     JobType.FROM_SERVER,
     JobType.FROM_VOLUME,
     JobType.COPY_VOLUME,
-    JobType.WHOLE_FROM_SERVER,
-    JobType.WHOLE_FROM_BACKUP,
 )
 
 
 def undo_table(images: Images) -> Mapping[JobType, Undo]:
     return {
         **dict.fromkeys(MAKING, partial(_abandon, images, "deleted")),
+        JobType.WHOLE_FROM_SERVER: partial(_abandon_whole, images),
+        JobType.WHOLE_FROM_BACKUP: partial(_abandon_whole, images),
         JobType.REGISTER: partial(_abandon, images, "queued"),  # the image waits for bytes again
         JobType.INTEROPERABLE: partial(_break, images),
         JobType.REPLICATE: _break_marks,  # the image stays as it is, with the stores that have it by then
@@ -46,6 +47,12 @@ def undo_table(images: Images) -> Mapping[JobType, Undo]:
 def _abandon(images: Images, to: Literal["queued", "deleted"], c: Connection, job: Job, now: int) -> None:
     if job.image_id is not None:
         images.abandon_in(c, ImageId(job.image_id), upload_id(job), to=to, now=now)
+
+
+def _abandon_whole(images: Images, c: Connection, job: Job, now: int) -> None:
+    _abandon(images, "deleted", c, job, now)
+    if job.image_id is not None:
+        abandon_in(c, job.image_id)
 
 
 def _break(images: Images, c: Connection, job: Job, now: int) -> None:

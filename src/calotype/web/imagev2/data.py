@@ -8,17 +8,18 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from calotype.blobs.download import parse_range, stream
+from calotype.blobs.download import stream
 from calotype.blobs.local import BlobReader
 from calotype.errors import Forbidden, Invalid, NotFound, UnsupportedMedia, UploadCut
 from calotype.images.model import Image
 from calotype.images.remote import RemoteReader
 from calotype.jobs.kinds.imports import STAGED
+from calotype.web import octets
 from calotype.web.imagev2 import bodies, digests
+from calotype.web.octets import OCTETS
 from calotype.web.request import app_of, caller
 from calotype.web.route import Parameter, Route
 
-OCTETS: Final = "application/octet-stream"
 PATH: Final = "/v2/images/{image_id}/file"
 MOST_DIGITS: Final = 18
 STORE: Final = Parameter(name="x-image-meta-store", where="header", summary="the store that is to hold the bytes")
@@ -103,32 +104,16 @@ async def download(request: Request) -> Response:
 async def _answer(request: Request, image: Image, reader: BlobReader | None) -> Response:
     """`reader`: None where the bytes lie elsewhere."""
     size = (image.size or 0) if reader is None else reader.size
-    etag = f'"{image.checksum}"' if image.checksum else ""
-    headers = {"Accept-Ranges": "bytes", **({"ETag": etag} if etag else {})}
-    if etag and _names(request.headers.get("if-none-match"), etag):
-        return _without_bytes(304, headers, reader)
-    whole = request.headers.get("if-range", etag) != etag
-    asked = None if whole else parse_range(request.headers.get("range"), size)
-    first, last = asked or (0, size - 1)
-    if asked is not None:
-        headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-    elif image.checksum:
-        headers["Content-MD5"] = image.checksum  # in hex, as upstream has it
-    headers["Content-Length"] = str(last - first + 1)
-    status = 200 if asked is None else 206
-    if request.method == "HEAD":
-        return _without_bytes(status, headers, reader)
+    part = octets.asked(request, size=size, md5=image.checksum)
+    if part.status == 304 or request.method == "HEAD":
+        if reader is not None:
+            reader.close()
+        return Response(status_code=part.status, headers=dict(part.headers), media_type=part.media_type)
     app_of(request).cache.count(image.id)
     if reader is None:
-        remote = await app_of(request).locations.open(image, first, last)
-        return _Watched(request, image, remote.stream(), status, headers, remote)
-    return _Watched(request, image, stream(reader, first, last - first + 1), status, headers)
-
-
-def _without_bytes(status: int, headers: dict[str, str], reader: BlobReader | None) -> Response:
-    if reader is not None:
-        reader.close()
-    return Response(status_code=status, headers=headers, media_type=None if status == 304 else OCTETS)
+        remote = await app_of(request).locations.open(image, part.first, part.last)
+        return _Watched(request, image, remote.stream(), part, remote)
+    return _Watched(request, image, stream(reader, part.first, part.length), part)
 
 
 class _Watched(StreamingResponse):
@@ -139,11 +124,10 @@ class _Watched(StreamingResponse):
         request: Request,
         image: Image,
         content: AsyncIterator[bytes],
-        status: int,
-        headers: dict[str, str],
+        part: octets.Part,
         remote: RemoteReader | None = None,
     ) -> None:
-        super().__init__(content, status, headers=headers, media_type=OCTETS)
+        super().__init__(content, part.status, headers=part.headers, media_type=part.media_type)
         self._watched = app_of(request).downloads.watched(caller(request), image.id)
         self._closing = contextlib.nullcontext() if remote is None else contextlib.closing(remote)
 
@@ -154,13 +138,6 @@ class _Watched(StreamingResponse):
             self._watched,
         ):
             await super().__call__(scope, receive, send)
-
-
-def _names(header: str | None, etag: str) -> bool:
-    """Whether an If-None-Match header names the entity tag; compared weakly, as RFC 9110 wants."""
-    if header is None:
-        return False
-    return header.strip() == "*" or etag in {tag.strip().removeprefix("W/") for tag in header.split(",")}
 
 
 ROUTES: Final[list[Route]] = [

@@ -15,14 +15,17 @@ from calotype.images.os_versions import find
 from calotype.images.query import parse
 from calotype.images.view import image_view
 from calotype.settings import ImageSettings
+from calotype.web.described import DeleteImage
 from calotype.web.imagev2 import bodies
 from calotype.web.imagev2.versions import base_url
-from calotype.web.request import app_of, body, caller, json
-from calotype.web.route import Route
+from calotype.web.request import app_of, body, body_bytes, caller, decoded, json
+from calotype.web.route import Media, Route
 
 PAGE: Final = 25  # images, when a list does not say how many
 # What a document to create from may hold besides properties.
 SETTABLE: Final = attributes.BASE | {"id", "owner", "__os_version"}
+
+DELETION: Final = Media(form=DeleteImage, required=False)
 
 
 async def create_image(request: Request) -> Response:
@@ -120,11 +123,24 @@ async def update_image(request: Request) -> Response:
 
 
 async def delete_image(request: Request) -> Response:
-    """A body, which IMS clients send ({"delete_backup": …}), says nothing about images as they are here: not read."""
+    """`{"delete_backup": true}`, which clients send for any image, removes the backup that a full-server image was made
+    from together with it."""
     app, image_id = app_of(request), request.path_params["image_id"]
-    await app.images.delete(caller(request), image_id)
+    if await _with_backup(request):
+        await app.backups.delete_image(caller(request), image_id)
+    else:
+        await app.images.delete(caller(request), image_id)
     await app.jobs.give_up_on(image_id.lower(), "the image was deleted")
     return Response(status_code=204)
+
+
+async def _with_backup(request: Request) -> bool:
+    """Raises `MalformedBody`, `TooLarge`."""
+    given = await body_bytes(request)
+    wanted = decoded(given, dict[str, Any]).get("delete_backup") if given.strip() else None
+    if wanted is not None and not isinstance(wanted, bool):
+        raise MalformedBody("delete_backup: wants true or false")
+    return bool(wanted)
 
 
 def _route(
@@ -172,5 +188,13 @@ ROUTES: Final[list[Route]] = [
         takes=bodies.PATCH,
         gives=bodies.IMAGE,
     ),
-    _route("DELETE", "/v2/images/{image_id}", delete_image, "ims:images:delete", "Delete an image", 204),
+    _route(
+        "DELETE",
+        "/v2/images/{image_id}",
+        delete_image,
+        "ims:images:delete",
+        "Delete an image",
+        204,
+        takes=DELETION,
+    ),
 ]

@@ -12,7 +12,7 @@ from calotype.images.model import Image, Visibility
 from calotype.images.query import parse
 from calotype.images.view import image_view
 from calotype.web.imagev2.bodies import PAGING
-from calotype.web.imagev2.images import delete_image
+from calotype.web.imagev2.images import DELETION, delete_image
 from calotype.web.ims import bodies
 from calotype.web.request import app_of, caller, json
 from calotype.web.route import Parameter, Route
@@ -118,5 +118,13 @@ ROUTES: Final[list[Route]] = [
         gives=bodies.OLD_IMAGES,
     ),
     _route("HEAD", "/v1/images/{image_id}", show_head, "ims:images:get", "Show an image in headers, as v1 told it"),
-    _route("DELETE", "/v1.1/images/{image_id}", delete_image, "ims:images:delete", "Delete an image", status=204),
+    _route(
+        "DELETE",
+        "/v1.1/images/{image_id}",
+        delete_image,
+        "ims:images:delete",
+        "Delete an image",
+        status=204,
+        takes=DELETION,
+    ),
 ]

@@ -1,4 +1,4 @@
-"""`/calotype/v1/servers`, `/volumes`, `/backups`: what images can be made from, as the source of servers tells it."""
+"""`/calotype/v1/servers`, `/volumes`: what images can be made from, as the source of servers tells it."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -9,8 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from calotype.errors import BadFilter
-from calotype.jobs.view import iso_ms
-from calotype.servers.model import Backup, Project, Server, Volume
+from calotype.servers.model import Project, Server, Volume
 from calotype.servers.opening import project_of
 from calotype.servers.source import ServerSource
 from calotype.web.request import app_of, caller, json
@@ -53,29 +52,6 @@ class ServerView(Struct, frozen=True, kw_only=True):
     volumes: list[VolumeView]  # by slot
 
 
-class BackedUpView(Struct, frozen=True, kw_only=True):
-    id: str
-    name: str
-    kind: str
-    os_version: str | None
-    image_id: str | None
-    firmware: str
-    architecture: str
-    volumes: list[VolumeView]
-
-
-class BackupView(Struct, frozen=True, kw_only=True):
-    id: str
-    name: str
-    kind: str
-    status: str
-    accessible: bool
-    shared: bool
-    created_at: str | None
-    has_os: bool
-    server: BackedUpView  # as it was
-
-
 class ServersView(Struct, frozen=True, kw_only=True):
     servers: list[ServerView]
     next_marker: str | None
@@ -86,12 +62,7 @@ class VolumesView(Struct, frozen=True, kw_only=True):
     next_marker: str | None
 
 
-class BackupsView(Struct, frozen=True, kw_only=True):
-    backups: list[BackupView]
-    next_marker: str | None
-
-
-S = TypeVar("S", Server, Volume, Backup)
+S = TypeVar("S", Server, Volume)
 T = TypeVar("T")
 
 
@@ -102,30 +73,25 @@ async def list_servers(request: Request) -> Response:
 
 async def show_server(request: Request) -> Response:
     server_id = request.path_params["server_id"]
-    return json(_server(await _asked(request, lambda source, project: source.server(project, server_id))))
+    return json(_server(await asked(request, lambda source, project: source.server(project, server_id))))
 
 
 async def list_volumes(request: Request) -> Response:
     found, marker = await _page(request, lambda source, project: source.volumes(project))
-    return json(VolumesView(volumes=[_volume(volume) for volume in found], next_marker=marker))
-
-
-async def list_backups(request: Request) -> Response:
-    found, marker = await _page(request, lambda source, project: source.backups(project))
-    return json(BackupsView(backups=[_backup(backup) for backup in found], next_marker=marker))
+    return json(VolumesView(volumes=[volume_view(volume) for volume in found], next_marker=marker))
 
 
 async def _page(
     request: Request, listed: Callable[[ServerSource, Project], Sequence[S]]
 ) -> tuple[Sequence[S], str | None]:
     """Those after the marker, in the order of their ids; and the id of the last one where there are more."""
-    limit = _limit(request.query_params.get("limit"))
+    limit = limit_of(request.query_params.get("limit"))
     marker = request.query_params.get("marker", "")
-    found = sorted((one for one in await _asked(request, listed) if one.id > marker), key=lambda one: one.id)
+    found = sorted((one for one in await asked(request, listed) if one.id > marker), key=lambda one: one.id)
     return found[:limit], found[limit - 1].id if len(found) > limit else None
 
 
-async def _asked(request: Request, ask: Callable[[ServerSource, Project], T]) -> T:
+async def asked(request: Request, ask: Callable[[ServerSource, Project], T]) -> T:
     app = app_of(request)
     project = await project_of(app.db, caller(request).project_id or "")
     return await asyncio.to_thread(ask, app.servers, project)
@@ -147,11 +113,11 @@ def _server(server: Server) -> ServerView:
         reclaimed=server.reclaimed,
         vault_id=server.vault_id,
         older_backups=server.older_backups,
-        volumes=[_volume(volume) for volume in server.volumes],
+        volumes=[volume_view(volume) for volume in server.volumes],
     )
 
 
-def _volume(volume: Volume) -> VolumeView:
+def volume_view(volume: Volume) -> VolumeView:
     return VolumeView(
         id=volume.id,
         name=volume.name,
@@ -167,30 +133,7 @@ def _volume(volume: Volume) -> VolumeView:
     )
 
 
-def _backup(backup: Backup) -> BackupView:
-    return BackupView(
-        id=backup.id,
-        name=backup.name,
-        kind=backup.kind,
-        status=backup.status,
-        accessible=backup.accessible,
-        shared=backup.shared,
-        created_at=iso_ms(backup.created_at),
-        has_os=backup.has_os,
-        server=BackedUpView(
-            id=backup.server.id,
-            name=backup.server.name,
-            kind=backup.server.kind,
-            os_version=backup.server.os_version,
-            image_id=backup.server.image_id,
-            firmware=backup.server.firmware,
-            architecture=backup.server.architecture,
-            volumes=[_volume(volume) for volume in backup.server.volumes],
-        ),
-    )
-
-
-def _limit(text: str | None) -> int:
+def limit_of(text: str | None) -> int:
     if not text:
         return DEFAULT_LIMIT
     if not text.isascii() or not text.isdigit() or not text.strip("0"):
@@ -231,17 +174,6 @@ ROUTES: Final = [
         summary="List disks, of servers and of none, in the order of their ids",
         reads=PAGE,
         gives=VolumesView,
-        also=(503,),
-    ),
-    Route(
-        method="GET",
-        path="/calotype/v1/backups",
-        handler=list_backups,
-        family="native",
-        permission=READ,
-        summary="List backups of servers, in the order of their ids",
-        reads=PAGE,
-        gives=BackupsView,
         also=(503,),
     ),
 ]

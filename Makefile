@@ -28,7 +28,9 @@ check: $(ready) ## format, lint and types
 	$(bin)/mypy
 
 test: setup ## the tests
-	@bash scripts/system-packages.sh curl:curl
+	@bash scripts/system-packages.sh curl:curl "test -x /usr/sbin/mkfs.ext4":e2fsprogs \
+	  "test -x /usr/sbin/mkfs.xfs":xfsprogs "test -x /bin/mkfs.btrfs -o -x /usr/sbin/mkfs.btrfs":btrfs-progs \
+	  "test -x /usr/sbin/mkntfs":ntfs-3g "test -x /usr/sbin/makefs":makefs mformat:mtools wimapply:wimtools
 	$(bin)/pytest -n 2 --dist worksteal -m "not services"
 
 test-services: setup ## the tests that want a real PostgreSQL or libvirt, which are started for them

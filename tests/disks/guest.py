@@ -1,14 +1,17 @@
 """Disks with systems on them, made without root: file systems by their own tools, tables and the registry here."""
 
 import os
-import shutil
 import struct
 import subprocess
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 from uuid import UUID
+
+from calotype.disks.guest.reader.blocks import MOST_BYTES, MOST_READS, Disk
+from calotype.disks.guest.reader.search import Found, search
 
 MIB: Final = 1024**2
 SECTOR: Final = 512
@@ -26,6 +29,7 @@ ID=ubuntu
 ID_LIKE=debian
 """
 
+PAGE: Final = 4096
 SBIN: Final = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
@@ -350,5 +354,61 @@ def windows_root(folder: Path, values: Mapping[str, str | int] | None = WINDOWS_
     return folder
 
 
-def program(name: str) -> bool:
-    return shutil.which(name, path=SBIN) is not None
+@contextmanager
+def opened(path: Path) -> Iterator[Disk]:
+    with path.open("rb") as file:
+        yield Disk(lambda offset, length: os.pread(file.fileno(), length, offset), path.stat().st_size)
+
+
+def searched(path: Path) -> Found | None:
+    with opened(path) as disk:
+        return search(disk)
+
+
+class Damaged:
+    """The bytes of a disk in memory, without those that are zeros, to be read with some of them changed."""
+
+    def __init__(self, path: Path) -> None:
+        self.size = path.stat().st_size
+        self._pages: dict[int, bytes] = {}
+        with path.open("rb") as file:
+            for number in range(-(-self.size // PAGE)):
+                page = file.read(PAGE)
+                if page.strip(b"\0"):
+                    self._pages[number] = page.ljust(PAGE, b"\0")
+        self.used = self._read_pages()
+
+    def _read_pages(self) -> list[int]:
+        """The pages that a search of the undamaged disk reads: elsewhere, damage would not be seen."""
+        disk = _Watched(self._read_at({}), self.size)
+        search(disk)
+        return sorted(disk.seen & self._pages.keys())
+
+    def disk(self, changes: Mapping[int, int], *, size: int | None = None, most_reads: int = MOST_READS) -> Disk:
+        """`changes`: what is to be at an offset. `size`: where the disk ends."""
+        size = self.size if size is None else size
+        return Disk(self._read_at(changes), size, most_bytes=MOST_BYTES, most_reads=most_reads)
+
+    def _read_at(self, changes: Mapping[int, int]) -> Callable[[int, int], bytes]:
+        pages = dict(self._pages)
+        for offset, value in changes.items():
+            page = bytearray(pages.get(offset // PAGE, bytes(PAGE)))
+            page[offset % PAGE] = value
+            pages[offset // PAGE] = bytes(page)
+
+        def read_at(offset: int, length: int) -> bytes:
+            first, last = offset // PAGE, (offset + length - 1) // PAGE
+            whole = b"".join(pages.get(number, bytes(PAGE)) for number in range(first, last + 1))
+            return whole[offset % PAGE :][:length]
+
+        return read_at
+
+
+class _Watched(Disk):
+    def __init__(self, read_at: Callable[[int, int], bytes], size: int) -> None:
+        super().__init__(read_at, size)
+        self.seen: set[int] = set()
+
+    def read(self, offset: int, length: int) -> bytes:
+        self.seen |= set(range(offset // PAGE, (offset + max(length, 1) - 1) // PAGE + 1))
+        return super().read(offset, length)

@@ -9,8 +9,8 @@ import shutil
 import zipfile
 from importlib import resources
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Final
+from uuid import uuid4
 
 import msgspec
 import structlog
@@ -22,7 +22,9 @@ from calotype.disks.sandbox import OUT_FOLDER, Limits, Result, Sandbox, inside
 from calotype.errors import CalotypeError
 
 WALL_S: Final = 20.0
-LIMITS: Final = Limits(memory_bytes=1024**3, cpu_s=20, file_bytes=4096, wall_s=WALL_S)
+WRITTEN: Final = 2 * 1024**2  # bytes of a file in memory, which a packed extent of btrfs is given to zstd in
+LIMITS: Final = Limits(memory_bytes=1024**3, cpu_s=20, file_bytes=WRITTEN, wall_s=WALL_S)
+PROGRAM: Final = "reader.zip"
 READER: Final = "calotype.disks.guest.reader"
 START: Final = f"import sys\nfrom {READER}.child import main\nmain(sys.argv[1:])\n"
 
@@ -45,12 +47,11 @@ async def detect(
     """
     if format_ is DiskFormat.ISO or virtual_size == 0:
         return None
+    folder = scratch / f"guest-{uuid4().hex}"
+    prepared = asyncio.ensure_future(asyncio.to_thread(_prepare, folder))
     try:
-        folder = await asyncio.to_thread(_prepared, scratch)
-        try:
-            result = await _run(sandbox, path, format_, folder, window)
-        finally:
-            await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+        await asyncio.shield(prepared)
+        result = await _run(sandbox, path, format_, folder, window)
         if result.status:
             log.info("guest_not_read", status=result.status)
             return None
@@ -58,6 +59,8 @@ async def detect(
     except (CalotypeError, OSError, TimeoutError, msgspec.DecodeError) as error:
         log.info("guest_not_read", reason=type(error).__name__)
         return None
+    finally:
+        await asyncio.shield(_removed(folder, prepared))
 
 
 async def _run(sandbox: Sandbox, path: Path, format_: DiskFormat, folder: Path, window: Window | None) -> Result:
@@ -67,23 +70,27 @@ async def _run(sandbox: Sandbox, path: Path, format_: DiskFormat, folder: Path, 
         words = ["nbd", await asyncio.to_thread(named_for_qemu, path, format_, 0, window), OUT_FOLDER]
     return await sandbox.run(
         ["python3", "-I", "-S", "-B", inside(1), *words],
-        read_only=[path, folder / "reader.zip"],
+        read_only=[path, folder / PROGRAM],
         writable=folder / "socket",
         limits=LIMITS,
     )
 
 
-def _prepared(scratch: Path) -> Path:
-    """A folder with the source of the child as a program, and one for its socket."""
-    scratch.mkdir(parents=True, exist_ok=True)
-    folder = Path(mkdtemp(prefix="guest-", dir=scratch))
-    (folder / "socket").mkdir(mode=0o700)
+def _prepare(folder: Path) -> None:
+    """Make the folder, with the source of the child as a program, and with one for its socket."""
+    (folder / "socket").mkdir(parents=True, mode=0o700)
     packages = READER.split(".")
-    with zipfile.ZipFile(folder / "reader.zip", "w") as program:
+    with zipfile.ZipFile(folder / PROGRAM, "w") as program:
         program.writestr("__main__.py", START)
         for depth in range(1, len(packages)):
             program.writestr("/".join([*packages[:depth], "__init__.py"]), "")
         for module in resources.files(READER).iterdir():
             if module.name.endswith(".py"):
                 program.writestr("/".join([*packages, module.name]), module.read_bytes())
-    return folder
+
+
+async def _removed(folder: Path, prepared: "asyncio.Future[None]") -> None:
+    """A thread that is still making the folder comes to its end first."""
+    await asyncio.wait({prepared})
+    prepared.exception()  # looked at: if it matters, it was raised where it was waited for
+    await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)

@@ -221,16 +221,16 @@ def _zlib(data: bytes, size: int) -> bytes:
 def _zstd(data: bytes, size: int) -> bytes:
     """By the program of that name; it complains of the zeros that fill up the last sector, after it gave all."""
     command = ["zstd", "--decompress", "--stdout", "--quiet", "--no-progress", "--memory=8MB"]
-    with os.fdopen(os.memfd_create("extent"), "w+b") as packed:
-        packed.write(data)
-        packed.seek(0)
-        try:
+    try:
+        with os.fdopen(os.memfd_create("extent"), "w+b") as packed:
+            packed.write(data)
+            packed.seek(0)
             process = subprocess.Popen(command, stdin=packed, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        except OSError as error:
-            raise Unreadable("zstd cannot be run") from error
-        with process:
-            plain = process.stdout.read(size) if process.stdout else b""
-            process.kill()
+    except OSError as error:
+        raise Unreadable("zstd cannot be run") from error
+    with process:
+        plain = process.stdout.read(size) if process.stdout else b""
+        process.kill()
     return plain
 
 

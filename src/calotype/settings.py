@@ -85,6 +85,7 @@ class ImageSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 class ImportSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format: Literal["qcow2", "raw", "keep"] = "qcow2"  # what an import stores; a self-contained qcow2 is kept as it is
+    detect_os: bool = True  # look on a system disk for its operating system, which wins over the one that was given
 
 
 class ImageV2Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -151,6 +152,7 @@ class SecuritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 class ImsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     revision: Literal["current", "2022-10"] = "current"  # the form of the job query
+    open_zvhd: bool = False  # export ZVHD and ZVHD2 in an open layout, which the vendor's tools cannot read
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -174,7 +176,7 @@ class RegionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     password: str = ""  # of the user
     access_key: str = ""  # instead of a user: each request is signed
     secret_key: str = ""  # of the access key
-    projects: Annotated[tuple[str, ...], Meta(min_length=1)]  # names of the projects there that may be copied to
+    projects: tuple[str, ...]  # names of the projects there that may be copied to
     project_domain: str = "Default"  # name of their domain
     agencies: tuple[str, ...] = ()  # names that requests may give as agency_name; empty: any
     ca_file: str = ""  # certificates of your own authorities in PEM, besides those of the system
@@ -360,8 +362,8 @@ def _check_region(name: str, region: RegionSettings, own: str) -> None:
     given = (bool(region.user) + bool(region.password), bool(region.access_key) + bool(region.secret_key))
     if sorted(given) != [0, 2]:
         raise WrongSetting(f"regions.{name}: wants user and password, or access_key and secret_key")
-    if not all(region.projects) or len(set(region.projects)) < len(region.projects):
-        raise WrongSetting(f"regions.{name}.projects: wants names, each once")
+    if not region.projects or not all(region.projects) or len(set(region.projects)) < len(region.projects):
+        raise WrongSetting(f"regions.{name}.projects: wants one name or several, each once")
     if region.ca_file and not region.ca_file.startswith("/"):
         raise WrongSetting(f"regions.{name}.ca_file: wants an absolute path")
 

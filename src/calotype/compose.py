@@ -32,7 +32,7 @@ from calotype.jobs.kinds.cross_region import CrossRegionCopy
 from calotype.jobs.kinds.export import Export
 from calotype.jobs.kinds.import_ova import ImportDisk, ImportOva
 from calotype.jobs.kinds.imports import Imports
-from calotype.jobs.kinds.ingest import Ingest
+from calotype.jobs.kinds.ingest_file import IngestFile
 from calotype.jobs.kinds.interoperable import Interoperable
 from calotype.jobs.kinds.locate import Locate
 from calotype.jobs.kinds.members import ChangeMembers
@@ -178,7 +178,7 @@ def _kinds(db: Database, parts: Parts, jobs: Jobs) -> dict[JobType, Kind]:
         ImportDisk(JobType.IMPORT, parts),
         ImportDisk(JobType.IMPORT_DATA, parts),
         ImportOva(parts, jobs),
-        Ingest(JobType.REGISTER, parts),
+        IngestFile(JobType.REGISTER, parts),
         Capture(JobType.FROM_SERVER, parts),
         Capture(JobType.FROM_VOLUME, parts),
         Capture(JobType.COPY_VOLUME, parts),

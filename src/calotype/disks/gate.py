@@ -18,7 +18,7 @@ from oslo_utils.imageutils import format_inspector
 from calotype.disks.formats import iso, partitions, qcow2, vdi, vhd, vhdx, vmdk
 from calotype.disks.formats.reader import SECTOR, DiskFile, Facts, rounded_up
 from calotype.disks.formats.signatures import AS_QCOW2, UNPACK, Marks, marks_of
-from calotype.disks.model import DiskFormat, Inspection, Window
+from calotype.disks.model import DiskFormat, Inspection, Opaque, OpaqueKind, Window
 from calotype.errors import EmptyDisk, FormatMismatch, TruncatedDisk, UnsafeDisk
 
 PARSERS: Final[Mapping[DiskFormat, Callable[[DiskFile], Facts]]] = {
@@ -29,8 +29,8 @@ PARSERS: Final[Mapping[DiskFormat, Callable[[DiskFile], Facts]]] = {
     DiskFormat.VDI: vdi.parse,
     DiskFormat.ISO: iso.parse,
 }
-# What a `disk_format` of the Image API says about the bytes. Those of no public specification (zvhd, zvhd2) are labels:
-# they say nothing, so whatever is found is what it is.
+# What a `disk_format` of the Image API says about the bytes. Those of no public description (zvhd, zvhd2) say nothing:
+# whatever is found is what it is; see `keep` for what is found to be nothing.
 DECLARED: Final[Mapping[str, DiskFormat | None]] = {
     "raw": DiskFormat.RAW,
     "gpt": DiskFormat.RAW,  # with a partition table
@@ -47,6 +47,8 @@ DECLARED: Final[Mapping[str, DiskFormat | None]] = {
     "zvhd2": None,
 }
 NEVER_TAKEN: Final = frozenset({"qed", "qcow", "ploop"})
+OPAQUE: Final = frozenset(OpaqueKind)
+ZSTD: Final = "zstd-compressed data"  # what a ZVHD2 may be; no other packing is
 
 # How much of a file oslo.utils is shown: up to the end of a VHDX's first tables, or of a VMDK's descriptor.
 SHOWN: Final = 320 * 1024
@@ -65,14 +67,39 @@ def inspect(
     found is right, but compressed files and archives are not. `raw`, `ami`, `aki` and `ari` are whatever is no other
     format. Raises a leaf of `DiskRefused`; its text says what was wrong with the content.
     """
-    if isinstance(file, int):
-        return _inspect_descriptor(file, declared, most_virtual_bytes, window)
-    try:
-        descriptor = file.fileno()
-    except io.UnsupportedOperation:
-        size = file.seek(0, io.SEEK_END)
-        return inspect_at(_seeking(file), size, declared=declared, most_virtual_bytes=most_virtual_bytes, window=window)
-    return _inspect_descriptor(descriptor, declared, most_virtual_bytes, window)
+    read_at, size = _reader(file)
+    return inspect_at(read_at, size, declared=declared, most_virtual_bytes=most_virtual_bytes, window=window)
+
+
+def keep(file: BinaryIO | int, *, declared: str | None, most_virtual_bytes: int) -> Inspection | Opaque:
+    """`inspect`, for bytes that are to be stored: what is declared as ZVHD or ZVHD2 and is of no other format passes
+    unseen, unless it is an archive or packed otherwise than with zstd."""
+    read_at, size = _reader(file)
+    return keep_at(read_at, size, declared=declared, most_virtual_bytes=most_virtual_bytes)
+
+
+def keep_at(
+    read_at: Callable[[int, int], bytes], size: int, *, declared: str | None, most_virtual_bytes: int
+) -> Inspection | Opaque:
+    """`keep` for anything that can be read at an offset."""
+    disk = DiskFile(read_at, size, most_virtual_bytes=most_virtual_bytes)
+    if declared in OPAQUE and size > 0 and _is_unknown(disk, marks_of(disk)):
+        _check_second_opinion(disk, Facts(format=DiskFormat.RAW, virtual_size=0))
+        return Opaque(format=OpaqueKind(declared), file_size=size)
+    return inspect_at(read_at, size, declared=declared, most_virtual_bytes=most_virtual_bytes)
+
+
+def _is_unknown(disk: DiskFile, marks: Marks) -> bool:
+    """Whether nothing tells what a file is: neither a mark, nor what a raw disk begins with. Raises `FormatMismatch`
+    for an archive."""
+    if marks.names:
+        return False
+    if marks.packed:
+        if marks.packed != ZSTD:
+            raise FormatMismatch(f"the content is {marks.packed}, not a disk image; {UNPACK}")
+        return True
+    head = disk.some(0, SECTOR)
+    return not (marks.boot_sector or head.startswith(partitions.XFS_SIGNATURE)) and any(head)
 
 
 def inspect_at(
@@ -112,9 +139,18 @@ def _through(
     return lambda offset, length: read_at(window.offset + offset, length), window.length
 
 
-def _inspect_descriptor(
-    descriptor: int, declared: str | None, most_virtual_bytes: int, window: Window | None
-) -> Inspection:
+def _reader(file: BinaryIO | int) -> tuple[Callable[[int, int], bytes], int]:
+    """Reading at an offset, and the size."""
+    if isinstance(file, int):
+        return _descriptor_reader(file)
+    try:
+        descriptor = file.fileno()
+    except io.UnsupportedOperation:
+        return _seeking(file), file.seek(0, io.SEEK_END)
+    return _descriptor_reader(descriptor)
+
+
+def _descriptor_reader(descriptor: int) -> tuple[Callable[[int, int], bytes], int]:
     state = os.fstat(descriptor)
     if not stat.S_ISREG(state.st_mode):
         raise UnsafeDisk("not a regular file")
@@ -127,7 +163,7 @@ def _inspect_descriptor(
             length -= len(part)
         return b"".join(parts)
 
-    return inspect_at(read_at, state.st_size, declared=declared, most_virtual_bytes=most_virtual_bytes, window=window)
+    return read_at, state.st_size
 
 
 def _seeking(file: BinaryIO) -> Callable[[int, int], bytes]:

@@ -17,6 +17,13 @@ class DiskFormat(StrEnum):
     ISO = "iso"
 
 
+class OpaqueKind(StrEnum):
+    """Formats that have no public description: files of them are kept as they came, and never read."""
+
+    ZVHD = "zvhd"
+    ZVHD2 = "zvhd2"
+
+
 class Window(Struct, frozen=True, kw_only=True):
     """Where in a file an image lies that is only a part of it."""
 
@@ -33,3 +40,14 @@ class Inspection(Struct, frozen=True, kw_only=True):
     self_contained: bool = True
     snapshots: int = 0  # internal ones, with states of the disk that a guest does not see
     detail: str = ""  # of the format: "streamOptimized", "fixed", "v3 zlib" …
+
+
+class Opaque(Struct, frozen=True, kw_only=True):
+    """A file that was let pass without being looked into: it is of no format that can be read."""
+
+    format: OpaqueKind  # as it is declared
+    file_size: int  # bytes
+
+    @property
+    def virtual_size(self) -> None:
+        """Nobody can tell."""

@@ -109,8 +109,17 @@ class QuickFormat(Invalid):
 
 
 class OpaqueFormat(Invalid):
+    """An image that is kept unseen: it cannot be converted."""
+
     code = "opaque_format"
     img = "IMG.0072"
+
+
+class RegisterFailed(CalotypeError):
+    """The file passed the gate, and could not be taken over all the same."""
+
+    code = "register_failed"
+    img = "IMG.1075"
 
 
 class WrongImageType(Invalid):

@@ -24,7 +24,17 @@ from calotype.errors import (
 )
 from calotype.identity.model import Caller, ProjectId
 from calotype.images import attributes, quota, sql
-from calotype.images.model import Image, ImageCreate, ImageId, ImageStatus, Location, Staged, UploadId
+from calotype.images.model import (
+    Image,
+    ImageCreate,
+    ImageId,
+    ImageStatus,
+    Location,
+    MemberStatus,
+    Staged,
+    UploadId,
+    Visibility,
+)
 from calotype.images.os_versions import os_attributes
 from calotype.settings import LOCAL, ImageSettings, Settings
 
@@ -68,6 +78,14 @@ class Lifecycle:
         """Pass for an image that the caller may change. Raises `NotImageOwner`."""
         if not caller.is_admin and image.project_id != caller.project_id:
             raise NotImageOwner("the image belongs to another project; only its owner may do this")
+
+    def is_accepted_in(self, connection: Connection, caller: Caller, image: Image) -> bool:
+        """Whether an image that the caller sees is more than an offer to the caller's project, which waits for its
+        answer or was rejected."""
+        if caller.is_admin or image.visibility is not Visibility.SHARED or image.project_id == caller.project_id:
+            return True
+        member = sql.member(connection, image.id, caller.project_id or "")
+        return member is not None and member.status is MemberStatus.ACCEPTED
 
     # --- creating -----------------------------------------------------------------------------------------------------
 
@@ -187,7 +205,7 @@ class Lifecycle:
         blob: Blob,
         *,
         disk_format: str,
-        virtual_size: int,
+        virtual_size: int | None,
         properties: Mapping[str, str],
         min_disk: int | None = None,
         container_format: str | None = None,
@@ -267,7 +285,7 @@ class Lifecycle:
         locations: tuple[Location, ...],
         digests: Digests,
         *,
-        virtual_size: int,
+        virtual_size: int | None,
         now: int,
     ) -> Image:
         """Make an image, queued or held by the caller's job, active on bytes that lie at URLs. They count nothing in

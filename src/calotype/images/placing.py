@@ -45,7 +45,7 @@ class Survey(Struct, frozen=True, kw_only=True):
     """What was found at a URL by the gate."""
 
     size: int  # bytes
-    virtual_size: int  # bytes
+    virtual_size: int | None  # bytes; None when nobody can tell
 
 
 class Placed(Struct, frozen=True, kw_only=True):

@@ -6,8 +6,8 @@ from functools import partial
 
 import structlog
 
-from calotype.disks.gate import inspect_at
-from calotype.disks.model import Inspection
+from calotype.disks.gate import keep_at
+from calotype.disks.model import Inspection, Opaque
 from calotype.errors import FetchFailed, FormatMismatch, ImageTooLarge
 from calotype.fetch.fetcher import Fetcher
 from calotype.fetch.source import Fetched
@@ -32,11 +32,11 @@ def look(fetcher: Fetcher, url: str, image: Image, settings: Settings) -> Survey
     with _Disk(fetcher, url) as disk:
         if disk.size > settings.image.file_bytes:
             raise ImageTooLarge(f"the source has {disk.size} bytes; an image has at most {settings.image.file_bytes}")
-        found = judged(partial(inspect_at, disk.read_at, disk.size), image, settings.image)
+        found = judged(partial(keep_at, disk.read_at, disk.size), image, settings.image)
         return Survey(size=disk.size, virtual_size=found.virtual_size)
 
 
-def judged(inspecting: Callable[..., Inspection], image: Image, limits: ImageSettings) -> Inspection:
+def judged(inspecting: Callable[..., Inspection | Opaque], image: Image, limits: ImageSettings) -> Inspection | Opaque:
     """What the gate says of bytes that lie elsewhere. `inspecting`: one of its functions, with the bytes.
 
     Bytes of no disk format at all, a packed archive for one, pass under any declared format: they are the source's, and
@@ -54,7 +54,9 @@ def judged(inspecting: Callable[..., Inspection], image: Image, limits: ImageSet
         return found
 
 
-def _otherwise(inspected: Callable[..., Inspection], formats: Sequence[str | None]) -> Inspection | None:
+def _otherwise(
+    inspected: Callable[..., Inspection | Opaque], formats: Sequence[str | None]
+) -> Inspection | Opaque | None:
     for declared in formats:
         with suppress(FormatMismatch):
             return inspected(declared=declared)

@@ -21,8 +21,8 @@ from calotype.blobs.receive import receive
 from calotype.blobs.stores import Stores
 from calotype.blobs.threads import to_the_end
 from calotype.db.engine import Database, now_ms
-from calotype.disks.gate import inspect
-from calotype.disks.model import Inspection
+from calotype.disks.gate import OPAQUE, inspect, keep
+from calotype.disks.model import Inspection, Opaque
 from calotype.errors import (
     CalotypeError,
     ContentDigestMismatch,
@@ -127,7 +127,7 @@ class Upload:
             if computed.get(name, value) != value:
                 raise ContentDigestMismatch(f"the bytes that came are not those that were sent: their {name} differs")
 
-    def _inspected(self, image: Image) -> Inspection:
+    def _inspected(self, image: Image) -> Inspection | Opaque:
         with self._staged() as file:
             found = inspected(file, image_id=image.id, declared=image.disk_format, limits=self.settings.image)
         attributes.min_disk_holds(image.min_disk, found.virtual_size)
@@ -139,7 +139,7 @@ class Upload:
         except FileNotFoundError as error:  # this process stood still for so long that it was taken for dead
             raise WrongStatus(now="no longer waiting for this upload", wanted="send the data again") from error
 
-    async def _finish(self, image: Image, digests: Digests, found: Inspection) -> None:
+    async def _finish(self, image: Image, digests: Digests, found: Inspection | Opaque) -> None:
         await to_the_end(self.blobs.publish, self.id, self.blob_id, self.store)
         blob = Blob(id=self.blob_id, digests=digests, location=self.store)
         used = await self.db.write(
@@ -148,7 +148,7 @@ class Upload:
                 image.id,
                 self.id,
                 blob,
-                disk_format=image.disk_format or found.format.value,
+                disk_format=shown_format(image.disk_format, found),
                 virtual_size=found.virtual_size,
                 properties={"__root_origin": "file"},
                 stores=(self.store,),
@@ -215,14 +215,22 @@ class Staging(Upload):
             raise storage_fault(error) from error
 
 
-def inspected(file: BinaryIO | Path, *, image_id: str, declared: str | None, limits: ImageSettings) -> Inspection:
+def shown_format(declared: str | None, found: Inspection | Opaque) -> str:
+    """The `disk_format` of an image whose bytes are kept as they came. ZVHD and ZVHD2 say nothing of the bytes, so what
+    is found in such a file is said instead."""
+    return found.format.value if declared is None or declared in OPAQUE else declared
+
+
+def inspected(
+    file: BinaryIO | Path, *, image_id: str, declared: str | None, limits: ImageSettings
+) -> Inspection | Opaque:
     """What the bytes of an image are. Without `format_enforcement` they may be of another format than declared; what is
     unsafe, broken or of two formats is refused all the same. Raises the leaves of `DiskRefused`."""
     if isinstance(file, Path):
         with file.open("rb") as opened:
             return inspected(opened, image_id=image_id, declared=declared, limits=limits)
     try:
-        return inspect(file, declared=declared, most_virtual_bytes=limits.virtual_bytes_per_image)
+        return keep(file, declared=declared, most_virtual_bytes=limits.virtual_bytes_per_image)
     except FormatMismatch as mismatch:
         if limits.format_enforcement:
             raise

@@ -8,6 +8,7 @@ from calotype.disks.formats.reader import DiskFile
 
 BOOT_SIGNATURE: Final = b"\x55\xaa"  # at 510, of a master boot record, and of any other boot sector
 GPT_SIGNATURE: Final = b"EFI PART"
+XFS_SIGNATURE: Final = b"XFSB"  # a disk without a partition table may begin with it
 SECTOR_SIZES: Final = (512, 4096)
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from calotype.db.engine import Database, now_ms
 from calotype.disks.model import DiskFormat
-from calotype.errors import ImageTooLarge, IsoImage, LiesElsewhere, WholeImageCopy, WrongStatus
+from calotype.errors import ImageTooLarge, IsoImage, LiesElsewhere, NotAccepted, WholeImageCopy, WrongStatus
 from calotype.identity.model import Caller
 from calotype.images import marks
 from calotype.images.model import Image, ImageCreate, ImageId, ImageStatus
@@ -33,6 +33,7 @@ async def submit(
 
     def work(c: Connection) -> JobId:
         source = images.visible_in(c, caller, image_id)
+        check_accepted_in(c, caller, source, images)
         check_copyable(source, settings)
         left_out = {"__description", *marks.ALL}
         properties = {key: value for key, value in source.properties.items() if key not in left_out}
@@ -64,6 +65,12 @@ async def submit(
         )
 
     return await images.db.write(work)
+
+
+def check_accepted_in(c: Connection, caller: Caller, source: Image, images: Images) -> None:
+    """Raises `NotAccepted` for an image that the caller's project was offered, and did not accept."""
+    if not images.is_accepted_in(c, caller, source):
+        raise NotAccepted("the image is shared with your project, which has not accepted it; accept it first")
 
 
 def check_copyable(source: Image, settings: Settings) -> None:

@@ -1,4 +1,5 @@
-"""imsNativeExportImageJob: an image becomes an object in a bucket, as qcow2, VHD (dynamic) or VMDK (streamOptimized).
+"""imsNativeExportImageJob: an image becomes an object in a bucket, as qcow2, VHD (dynamic) or VMDK (streamOptimized);
+with `ims.open_zvhd` also as the open equivalent of ZVHD, and by a quick export of ZVHD2.
 
 The object appears whole or not at all, and never over one that was there. It is named only in the last step, after
 its guest bytes were compared with the image's.
@@ -20,25 +21,32 @@ from calotype.blobs.threads import to_the_end
 from calotype.buckets.model import ObjectAddress
 from calotype.buckets.service import Buckets
 from calotype.db.engine import now_ms
-from calotype.disks.convert import TargetKind
-from calotype.disks.gate import inspect
-from calotype.disks.model import DiskFormat
+from calotype.disks.convert import OVERHEAD_BYTES, TargetKind
+from calotype.disks.gate import OPAQUE, keep
+from calotype.disks.model import DiskFormat, Inspection, Opaque, OpaqueKind
+from calotype.disks.zvhd import kind_of
 from calotype.errors import (
+    ChargedImage,
     ExportRunning,
+    ExportTooLarge,
     ExportUnsupported,
-    ImageTooLarge,
     IsoImage,
     LiesElsewhere,
+    NotExportable,
     NotImageOwner,
     ObjectExists,
     ObjectNotFound,
+    OpaqueFormat,
     PublicImageExport,
+    VerificationFailed,
+    WholeImageExport,
     WrongStatus,
 )
 from calotype.identity.model import Caller
 from calotype.images.model import Image, ImageId, ImageStatus, Visibility
 from calotype.images.service import Images
 from calotype.jobs import sql
+from calotype.jobs.kinds import zvhd_file
 from calotype.jobs.kinds.parts import Parts
 from calotype.jobs.model import Job, JobId, JobType
 from calotype.jobs.run import Result, Run
@@ -51,6 +59,11 @@ TARGETS: Final[Mapping[str, tuple[TargetKind, DiskFormat]]] = {
     "vhd": (TargetKind.VHD, DiskFormat.VHD),
     "vmdk": (TargetKind.VMDK_STREAM, DiskFormat.VMDK),
 }
+PACKED: Final = (TargetKind.VHD, DiskFormat.VHD)  # what is inside of ZVHD and ZVHD2
+ENCRYPTED: Final = "__system__cmkid"
+# Platforms whose public images must not leave the cloud, nor what was made of them.
+CHARGED: Final = frozenset({"Windows", "SUSE", "RedHat", "Ubuntu", "Oracle Linux"})
+MOST_ORIGINS: Final = 64  # images of which each was made of the next
 
 
 async def submit(
@@ -59,26 +72,34 @@ async def submit(
     address: ObjectAddress,
     file_format: str,
     *,
+    quick: bool = False,
     images: Images,
     buckets: Buckets,
     jobs: Jobs,
 ) -> JobId:
-    """Accept an export, or raise the first reason against it. Nothing is written then."""
-    if file_format not in TARGETS:
-        raise ExportUnsupported(f"images are exported as {', '.join(TARGETS)}; not as {file_format!r}")
+    """Accept an export, or raise the first reason against it. Nothing is written then. `quick`: as ZVHD2, whatever
+    `file_format` says."""
+    file_format = OpaqueKind.ZVHD2.value if quick else file_format
+    _check_format(file_format, quick=quick, open_zvhd=images.settings.ims.open_zvhd)
     store = await buckets.resolve(str(caller.project_id), address.bucket)
     store.check_writable()
 
     def work(c: Connection) -> JobId:
         image = images.visible_in(c, caller, image_id)
-        _exportable(image, caller, images.settings)
+        _exportable(image, caller, images.settings, quick=quick)
+        _check_origins(c, image, images)
         if sql.open_on_image(c, image.id, [JobType.EXPORT]):
             raise ExportRunning("an export of this image is under way; wait until it has ended")
         return jobs.submit_in(
             c,
             caller,
             JobType.EXPORT,
-            request={"bucket": address.bucket, "key": address.key, "file_format": file_format},
+            request={
+                "bucket": address.bucket,
+                "key": address.key,
+                "file_format": file_format,
+                **({"quick": True} if quick else {}),
+            },
             entities={"image_id": image.id, "image_name": image.name or ""},
             image_id=image.id,
         )
@@ -90,19 +111,71 @@ async def submit(
     raise ObjectExists(address.bucket, address.key)
 
 
-def _exportable(image: Image, caller: Caller, settings: Settings) -> None:
+def _check_format(file_format: str, *, quick: bool, open_zvhd: bool) -> None:
+    if file_format in TARGETS:
+        return
+    if quick or file_format == OpaqueKind.ZVHD:
+        if open_zvhd:
+            return
+        what = "a quick export writes ZVHD2, which" if quick else "ZVHD"
+        raise ExportUnsupported(
+            f"{what} has no public description; the operator can switch on an open equivalent with the setting "
+            f"ims.open_zvhd; or export as {', '.join(TARGETS)}{' without is_quick_export' if quick else ''}"
+        )
+    known = ", ".join([*TARGETS, *([OpaqueKind.ZVHD.value] if open_zvhd else [])])
+    raise ExportUnsupported(f"images are exported as {known}; not as {file_format[:40]!r}")
+
+
+def _exportable(image: Image, caller: Caller, settings: Settings, *, quick: bool) -> None:
     if image.visibility is Visibility.PUBLIC:
         raise PublicImageExport("public images cannot be exported; copy it first")
     if image.project_id != caller.project_id:
         raise NotImageOwner("only the owner of an image can export it; copy it first")
     if image.status is not ImageStatus.ACTIVE or image.blob_id is None:
         raise WrongStatus(now=image.status, wanted="only an active image can be exported")
+    if image.is_whole:
+        raise WholeImageExport("a full-server image cannot be exported; download the disks of its backup")
     if image.lies_elsewhere:
         raise LiesElsewhere("the bytes of the image lie at a URL; upload it as an image of its own, then export that")
     if image.disk_format == DiskFormat.ISO:
         raise IsoImage("an ISO image cannot be exported; download it")
-    if (image.size or 0) > settings.image.export_bytes:
-        raise ImageTooLarge(f"only images up to {settings.image.export_bytes} bytes can be exported")
+    if image.disk_format in OPAQUE and image.virtual_size is None:
+        raise _opaque(str(image.disk_format))
+    size = image.size or 0
+    if size >= settings.image.quick_bytes:
+        raise NotExportable(f"images of {settings.image.quick_bytes} bytes and more cannot be exported; download it")
+    if size > settings.image.export_bytes and not quick:
+        raise ExportTooLarge(
+            f"images of more than {settings.image.export_bytes} bytes are exported with is_quick_export only"
+        )
+    if quick and image.properties.get(ENCRYPTED):
+        raise NotExportable("an encrypted image has no quick export; leave is_quick_export out")
+
+
+def _opaque(disk_format: str) -> OpaqueFormat:
+    return OpaqueFormat(
+        f"the image is kept as {disk_format} that was never looked into: that format has no public description, so it "
+        "cannot be converted; download it as it is"
+    )
+
+
+def _check_origins(c: Connection, image: Image, images: Images) -> None:
+    """Pass unless the image was made, through others that are still there, of a public one of a charged platform.
+
+    Raises `ChargedImage`."""
+    seen = {str(image.id)}
+    for _ in range(MOST_ORIGINS):
+        origin_id = image.properties.get("__originalimagename", "")
+        if not origin_id or origin_id in seen:
+            return
+        seen.add(origin_id)
+        origin = images.by_id_in(c, origin_id)
+        if origin is None:
+            return
+        platform = origin.properties.get("__platform") or origin.properties.get("__os_type", "")
+        if origin.visibility is Visibility.PUBLIC and platform in CHARGED:
+            raise ChargedImage(f"the image was made of a public {platform} image, which cannot be exported")
+        image = origin
 
 
 class Export:
@@ -114,6 +187,7 @@ class Export:
         self.blobs = parts.blobs
         self.buckets = parts.buckets
         self.converter = parts.converter
+        self.sandbox = parts.sandbox
 
     async def step(self, name: str, run: Run) -> Result:
         match name:
@@ -135,21 +209,26 @@ class Export:
             )
         source = run.scratch / "source"
         await asyncio.to_thread(_held, self.blobs.path(BlobId(image.blob_id)), source)
-        found = await asyncio.to_thread(self._virtual_size, source, str(image.disk_format))
+        found = await asyncio.to_thread(self._inspected, source, str(image.disk_format))
         run.advance(1.0)
-        return {"format": image.disk_format, "virtual_size": found, "size": image.size}
+        return {"format": found.format.value, "virtual_size": found.virtual_size, "size": image.size}
 
-    def _virtual_size(self, path: Path, disk_format: str) -> int:
+    def _inspected(self, path: Path, disk_format: str) -> Inspection:
+        most = self.settings.image.virtual_bytes_per_image
         with path.open("rb") as file:
-            most = self.settings.image.virtual_bytes_per_image
-            return inspect(file, declared=disk_format, most_virtual_bytes=most).virtual_size
+            found = keep(file, declared=disk_format, most_virtual_bytes=most)
+        if isinstance(found, Opaque):
+            raise _opaque(disk_format)
+        return found
 
     async def _convert(self, run: Run) -> Result:
         source = run.scratch / "source"
         if not await asyncio.to_thread(source.exists):
             await self._fetch(run)  # held by a worker on another machine, whose scratch folder this is not
         source_format = DiskFormat(run.results["fetch"]["format"])
-        kind, target_format = TARGETS[run.job.request["file_format"]]
+        wanted = run.job.request["file_format"]
+        packed = OpaqueKind(wanted) if wanted in OPAQUE else None
+        kind, target_format = PACKED if packed else TARGETS[wanted]
         target = run.scratch / f"out-{run.job.attempt}"
         target.unlink(missing_ok=True)
         if source_format is target_format and source_format is DiskFormat.QCOW2:
@@ -173,7 +252,12 @@ class Export:
                 virtual_size=run.results["fetch"]["virtual_size"],
                 progress=run.advance,
             )
-        return {"file": target.name, "format": target_format.value}
+        if packed is not None:
+            vhd = target.with_name("vhd")
+            await asyncio.to_thread(target.replace, vhd)
+            await zvhd_file.pack(run, self.sandbox, vhd, target, packed)
+            await asyncio.to_thread(vhd.unlink)
+        return {"file": target.name, "format": target_format.value, "packed": packed.value if packed else None}
 
     async def _verify(self, run: Run) -> Result:
         converted = run.results["convert"]
@@ -181,15 +265,29 @@ class Export:
             # Made by a worker on another machine, whose scratch folder this is not: make it again here.
             await self._fetch(run)
             converted = await self._convert(run)
+        made = run.scratch / converted["file"]
+        if converted.get("packed"):
+            made = await self._opened(run, made, OpaqueKind(converted["packed"]))
         await self.converter.compare(
             run.scratch / "source",
             DiskFormat(run.results["fetch"]["format"]),
-            run.scratch / converted["file"],
+            made,
             DiskFormat(converted["format"]),
             virtual_size=run.results["fetch"]["virtual_size"],
             progress=run.advance,
         )
         return {"convert": converted}
+
+    async def _opened(self, run: Run, packed: Path, kind: OpaqueKind) -> Path:
+        """The VHD in a file that was just written, taken out as an import would."""
+        if await asyncio.to_thread(kind_of, packed) is not kind:
+            raise VerificationFailed(f"the result is not recognised as {kind}")
+        virtual_size = run.results["fetch"]["virtual_size"]
+        most_bytes = virtual_size + virtual_size // 16 + OVERHEAD_BYTES
+        target = run.scratch / "check"
+        await zvhd_file.unpack(run, self.sandbox, packed, target, kind, most_bytes=most_bytes)
+        await asyncio.to_thread(self._inspected, target, DiskFormat.VHD.value)
+        return target
 
     async def _publish(self, run: Run) -> Result:
         store = await self.buckets.resolve(run.job.project_id, run.job.request["bucket"])

@@ -24,7 +24,7 @@ from calotype.identity.model import Caller
 from calotype.images.model import ImageCreate, ImageId, ImageStatus
 from calotype.images.service import Images
 from calotype.jobs.families import SubJob
-from calotype.jobs.kinds.ingest import Source
+from calotype.jobs.kinds.ingest import Source, opaque_name
 from calotype.jobs.model import JobId, JobType
 from calotype.jobs.service import Jobs
 from calotype.settings import Settings
@@ -168,7 +168,7 @@ async def submit_register(
 async def _source(caller: Caller, file: File, buckets: Buckets, settings: Settings) -> Source:
     most = settings.image.quick_bytes if file.quick else settings.image.file_bytes
     found = await _object(caller, file.address, buckets, most)
-    if file.quick:
+    if file.quick and opaque_name(file.address.key) is None:
         await _check_bitmap(caller, file.address, buckets)
     return Source(bucket=file.address.bucket, key=file.address.key, etag=found.etag, quick=file.quick)
 

@@ -44,7 +44,8 @@ from calotype.images.os_versions import os_attributes
 from calotype.images.service import Images
 from calotype.jobs import sql
 from calotype.jobs.families import SubJob
-from calotype.jobs.kinds.ingest import Ingest, Source, digests_to_json, image_of
+from calotype.jobs.kinds.ingest import Source, digests_to_json, image_of
+from calotype.jobs.kinds.ingest_file import IngestFile
 from calotype.jobs.kinds.parts import Parts
 from calotype.jobs.model import Job, JobId, JobType
 from calotype.jobs.run import Result, Run, Superseded
@@ -219,7 +220,7 @@ def _check_size(size: int, settings: Settings, what: str) -> None:
         raise ImageTooLarge(f"{what} has {size} bytes; at most {settings.image.file_bytes} are allowed")
 
 
-class ImportDisk(Ingest):
+class ImportDisk(IngestFile):
     """The import of a file, or of a disk in an OVA: then the request has a `member`."""
 
     async def _fetch(self, run: Run) -> Result:

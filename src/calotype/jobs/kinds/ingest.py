@@ -25,8 +25,8 @@ from calotype.blobs.model import Blob, BlobId, Digests
 from calotype.blobs.threads import to_the_end
 from calotype.db.engine import now_ms
 from calotype.disks.convert import TargetKind
-from calotype.disks.gate import inspect
-from calotype.disks.model import DiskFormat, Inspection, Window
+from calotype.disks.gate import OPAQUE, inspect
+from calotype.disks.model import DiskFormat, Inspection, Opaque, OpaqueKind, Window
 from calotype.errors import FormatMismatch, ImageNotFound, ImageTooLarge, QuickFormat, VerificationFailed
 from calotype.images import attributes
 from calotype.images.model import Image, ImageId
@@ -58,6 +58,7 @@ class Ingest:
         self.blobs = parts.blobs
         self.buckets = parts.buckets
         self.converter = parts.converter
+        self.sandbox = parts.sandbox
 
     async def step(self, name: str, run: Run) -> Result:
         match name:
@@ -116,14 +117,14 @@ class Ingest:
 
     async def _convert(self, run: Run) -> Result:
         source = await self._at_hand(run)
+        await asyncio.to_thread(self.blobs.discard, run.token)
+        if run.results["inspect"]["as_it_is"]:
+            return await self._kept(run, source)
         source_format = DiskFormat(run.results["inspect"]["format"])
         virtual_size = cast(int, run.results["inspect"]["virtual_size"])
         stored = DiskFormat(run.results["inspect"]["stored_format"])
         target = self.blobs.staging_path(run.token)
-        await asyncio.to_thread(self.blobs.discard, run.token)
         made: Result = {"token": run.token, "format": stored.value}
-        if run.results["inspect"]["as_it_is"]:
-            return await self._kept(run, source)
         kind = TargetKind.RAW if stored is DiskFormat.RAW else TargetKind.QCOW2_ZSTD
         await self.converter.convert(
             source,
@@ -253,8 +254,10 @@ class Ingest:
 
     def _check_wanted(self, job: Job, found: DiskFormat) -> None:
         source = _source(job)
-        if source.quick and found is not DiskFormat.RAW:
-            raise QuickFormat(f"a quick import takes raw files, not {found}; leave is_quick_import out")
+        # What is called ZVHD2 has no bitmap beside it, as a raw file has; what was inside is a VHD.
+        quick_format = DiskFormat.RAW if opaque_name(source.key) is None else DiskFormat.VHD
+        if source.quick and found is not quick_format:
+            raise QuickFormat(f"a quick import takes raw and ZVHD2 files, not {found}; leave is_quick_import out")
         if (found is DiskFormat.ISO) != source.iso:
             wanted = f"type IsoImage wants an ISO, not {found}" if source.iso else "an ISO image wants type IsoImage"
             raise FormatMismatch(wanted)
@@ -314,6 +317,18 @@ def digests_of_json(kept: Result) -> Digests:
         hash_algorithm=kept["hash_algorithm"],
         hash_value=kept["hash_value"],
     )
+
+
+def opaque_name(key: str) -> OpaqueKind | None:
+    """The format without a public description that a file is called by its suffix; None: another, or none."""
+    suffix = key.rpartition(".")[2].casefold()
+    return OpaqueKind(suffix) if suffix in OPAQUE else None
+
+
+def opaque_result(found: Opaque) -> Result:
+    """Of the step inspect: what is not looked into is kept as it came."""
+    kind = found.format.value
+    return {"format": kind, "virtual_size": None, "stored_format": kind, "as_it_is": True, "shown_format": kind}
 
 
 def _source(job: Job) -> Source:

@@ -26,7 +26,9 @@ from calotype.blobs.model import Blob, BlobId, Digests
 from calotype.blobs.threads import to_the_end
 from calotype.blobs.writer import FileWriter
 from calotype.db.engine import now_ms
-from calotype.disks.model import DiskFormat
+from calotype.disks import zvhd
+from calotype.disks.gate import OPAQUE
+from calotype.disks.model import DiskFormat, Opaque
 from calotype.disks.unpack import Packing, most_unpacked, packing_of, unpack_zstd, unpacked
 from calotype.errors import (
     BlobNotFound,
@@ -38,8 +40,8 @@ from calotype.errors import (
     VerificationFailed,
 )
 from calotype.images import attributes, marks
-from calotype.images.upload import inspected
-from calotype.jobs.kinds.ingest import Ingest, digests_of_json, digests_to_json, image_of
+from calotype.images.upload import inspected, shown_format
+from calotype.jobs.kinds.ingest import Ingest, digests_of_json, digests_to_json, image_of, opaque_result
 from calotype.jobs.kinds.parts import Parts
 from calotype.jobs.kinds.remote_image import HASHES, RemoteImage
 from calotype.jobs.model import Job, JobType
@@ -148,6 +150,8 @@ class Interoperable(Ingest):
         file, size = run.results["fetch"]["file"], run.results["fetch"]["size"]
         path = self.blobs.staging_path(file)
         packing = await asyncio.to_thread(packing_of, path) if self.settings.imagev2.decompress else None
+        if packing is Packing.ZSTD and await self._is_opaque(run, path):
+            packing = None
         if packing is None or await self._container(run) in PACKED_CONTAINERS:
             return {"file": file, "unpacked": False}
         token = f"{run.token}{UNPACKED}"
@@ -202,16 +206,18 @@ class Interoperable(Ingest):
         declared = run.results["fetch"].get("disk_format") or image.disk_format
         look = partial(inspected, image_id=image.id, declared=declared, limits=self.settings.image)
         found = await asyncio.to_thread(look, path)
-        await self.converter.check(path, found.format)
         attributes.min_disk_holds(image.min_disk, found.virtual_size)
-        stored = self._wanted(found.format, declared, await self._container(run))
         run.advance(1.0)
+        if isinstance(found, Opaque):
+            return opaque_result(found)
+        await self.converter.check(path, found.format)
+        stored = self._wanted(found.format, declared, await self._container(run))
         return {
             "format": found.format.value,
             "virtual_size": found.virtual_size,
             "stored_format": stored.value,
             "as_it_is": stored is found.format,
-            "shown_format": declared if declared and stored is found.format else stored.value,
+            "shown_format": shown_format(declared, found) if stored is found.format else stored.value,
         }
 
     def _wanted(self, found: DiskFormat, declared: str | None, container: str) -> DiskFormat:
@@ -319,6 +325,12 @@ class Interoperable(Ingest):
                 run.results["fetch"] = await self._fetch(run)
             run.results["decompress"] = await self._decompress(run)
         return self._source(run)
+
+    async def _is_opaque(self, run: Run, path: Path) -> bool:
+        """Whether a file that begins like zstd is a ZVHD2 of others, which is kept as it is."""
+        image = await self.images.db.read(lambda c: self._image_in(c, run.job))
+        declared = run.results["fetch"].get("disk_format") or image.disk_format
+        return declared in OPAQUE and await asyncio.to_thread(zvhd.kind_of, path) is None
 
     async def _container(self, run: Run) -> str:
         image = await self.images.db.read(lambda c: self._image_in(c, run.job))

@@ -18,8 +18,8 @@ from calotype.blobs.digest import digest_file
 from calotype.blobs.stores import Stores
 from calotype.blobs.threads import to_the_end
 from calotype.db.engine import now_ms
-from calotype.disks.gate import inspect
-from calotype.disks.model import Inspection
+from calotype.disks.gate import keep
+from calotype.disks.model import Inspection, Opaque
 from calotype.errors import DigestMismatch, Forbidden, MalformedBody, WrongStatus
 from calotype.fetch.fetcher import Fetcher
 from calotype.identity.model import Caller
@@ -141,9 +141,9 @@ class Locate:
             raise DigestMismatch(f"the bytes at the location do not have the {algorithm} that was given")
         return {"virtual_size": found.virtual_size, **digests_to_json(digests)}
 
-    def _judged(self, source: Path, image: Image) -> Inspection:
+    def _judged(self, source: Path, image: Image) -> Inspection | Opaque:
         with source.open("rb") as file:
-            return judged(partial(inspect, file), image, self.settings.image)
+            return judged(partial(keep, file), image, self.settings.image)
 
     async def _publish(self, run: Run) -> Result:
         kept = run.results["inspect"]

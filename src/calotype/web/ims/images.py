@@ -5,10 +5,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
-from calotype.errors import (
-    ImageNotFound,
-    NotSupported,
-)
+from calotype.errors import ImageNotFound
 from calotype.images.attributes import IMAGE_ID
 from calotype.images.model import ImageId
 from calotype.jobs.kinds import copy_image, export, import_file
@@ -38,14 +35,13 @@ async def export_image(request: Request) -> Response:
     app = app_of(request)
     image_id = _image_id(request)
     given = await body(request, dict[str, Any])
-    if fields.flag(given, "is_quick_export"):
-        raise NotSupported("is_quick_export: its format, ZVHD2, has no public description; give file_format instead")
     address = fields.address(given, "bucket_url")
     job_id = await export.submit(
         caller(request),
         image_id,
         address,
         fields.text(given, "file_format") or "",
+        quick=fields.flag(given, "is_quick_export"),
         images=app.images,
         buckets=app.buckets,
         jobs=app.jobs,

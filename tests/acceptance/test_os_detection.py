@@ -101,6 +101,16 @@ async def test_an_image_that_is_a_part_of_a_file_is_read_there(
     assert found.id == "ubuntu"
 
 
+async def test_what_a_system_says_of_itself_is_printable(sandbox: Sandbox, tmp_path: Path) -> None:
+    root = guest.linux_root(tmp_path / "root", 'ID=debian\nPRETTY_NAME="Deb\x1b[31mian\x00\u202eGNU ✓"\n')
+    disk = guest.ext(tmp_path / "disk", root, mib=4)
+
+    found = await detect(sandbox, disk, DiskFormat.RAW, virtual_size=SIZE, scratch=tmp_path / "scratch")
+
+    assert found is not None
+    assert found.name == "Deb [31mian  GNU ✓"
+
+
 async def test_a_file_of_btrfs_that_zstd_packed_is_read(sandbox: Sandbox, tmp_path: Path) -> None:
     disk = packed_by_zstd(tmp_path)
 

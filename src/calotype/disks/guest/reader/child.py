@@ -37,4 +37,10 @@ def _told(disk: Disk) -> dict[str, object] | None:
     found = search(disk)
     if found is None:
         return None
-    return {**found.system._asdict(), "firmware": found.firmware, "root_filesystem": found.file_system}
+    words = {**found.system._asdict(), "firmware": found.firmware, "root_filesystem": found.file_system}
+    return {name: _printable(value) if isinstance(value, str) else value for name, value in words.items()}
+
+
+def _printable(text: str) -> str:
+    """The words are the guest's own, and end in a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)

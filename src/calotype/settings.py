@@ -153,7 +153,6 @@ class SecuritySettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class ImsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     revision: Literal["current", "2022-10"] = "current"  # the form of the job query
     open_zvhd: bool = False  # export ZVHD and ZVHD2 in an open layout, which the vendor's tools cannot read
-    open_zvhd: bool = False  # export ZVHD and ZVHD2 in an open layout, which the vendor's tools cannot read
 
 
 class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from calotype.blobs.threads import to_the_end
 from calotype.db.engine import now_ms
-from calotype.disks.model import DiskFormat
+from calotype.disks.model import DiskFormat, Inspection, Window
 from calotype.errors import FormatMismatch, ImageTooLarge
 from calotype.identity.model import Caller
 from calotype.images.model import DEFAULT_OS_VERSION, Image, ImageCreate
@@ -60,7 +60,7 @@ async def submit_from_server(
             c,
             caller,
             JobType.FROM_SERVER,
-            request=_request(server.id, disk),
+            request={**_request(server.id, disk), "os_known": server.os_version is not None},
             entities=_entities(image),
             image_id=image.id,
         )
@@ -211,6 +211,10 @@ class Capture(Ingest):
     def _declared(self, run: Run) -> str | None:
         declared: str | None = run.results["fetch"]["format"]
         return declared
+
+    async def _os_version(self, run: Run, image: Image, found: Inspection, window: Window | None) -> str | None:
+        known = run.job.request.get("os_known")  # the source of servers says what runs there
+        return None if known else await super()._os_version(run, image, found, window)
 
     def _check_wanted(self, job: Job, found: DiskFormat) -> None:
         if found is DiskFormat.ISO:

@@ -335,7 +335,7 @@ class ImportDisk(IngestFile):
 
     def _properties(self, run: Run) -> Mapping[str, str]:
         os_version = run.job.request.get("os_version")
-        return {**super()._properties(run), **(os_attributes(os_version) if os_version else {})}
+        return {**(os_attributes(os_version) if os_version else {}), **super()._properties(run)}
 
 
 def _member(job: Job) -> OvaDisk | None:

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from msgspec import Struct, convert, to_builtins
 from sqlalchemy import Connection
@@ -26,13 +26,19 @@ from calotype.blobs.threads import to_the_end
 from calotype.db.engine import now_ms
 from calotype.disks.convert import TargetKind
 from calotype.disks.gate import OPAQUE, inspect
+from calotype.disks.guest.detect import detect
 from calotype.disks.model import DiskFormat, Inspection, Opaque, OpaqueKind, Window
 from calotype.errors import FormatMismatch, ImageNotFound, ImageTooLarge, QuickFormat, VerificationFailed
 from calotype.images import attributes
 from calotype.images.model import Image, ImageId
+from calotype.images.os_detected import os_version_of
+from calotype.images.os_versions import os_attributes
 from calotype.jobs.kinds.parts import Parts
 from calotype.jobs.model import Job, JobType
 from calotype.jobs.run import Result, Run, Superseded, upload_id
+
+# Job types whose image a server is started from, so that the system on it matters.
+STARTED_FROM: Final = frozenset({JobType.IMPORT, JobType.FROM_SERVER, JobType.FROM_VOLUME})
 
 
 class Source(Struct, frozen=True, kw_only=True):
@@ -105,6 +111,7 @@ class Ingest:
         self._check_wanted(run.job, found.format)
         image = await self.images.db.read(lambda c: self._image_in(c, run.job))
         attributes.min_disk_holds(image.min_disk, found.virtual_size)
+        os_version = await self._os_version(run, image, found, window)
         stored = found.format if run.job.request.get("quick") else self._stored_format(found.format)
         run.advance(1.0)
         return {
@@ -113,6 +120,7 @@ class Ingest:
             "stored_format": stored.value,
             # Snapshots inside a qcow2 hold guest data that nobody sees: only what is in force is taken over.
             "as_it_is": stored is found.format and not found.snapshots,
+            "os_version": os_version,
         }
 
     async def _convert(self, run: Run) -> Result:
@@ -248,9 +256,25 @@ class Ingest:
         """The format that the content must have; None: whatever it is."""
         return None
 
-    def _properties(self, _run: Run) -> Mapping[str, str]:
-        """What the image has from its source, beside what it was asked for with."""
-        return {}
+    def _properties(self, run: Run) -> Mapping[str, str]:
+        """What the image has from its source; it wins over what it was asked for with."""
+        detected: str | None = run.results["inspect"].get("os_version")
+        return os_attributes(detected) if detected else {}
+
+    async def _os_version(self, run: Run, image: Image, found: Inspection, window: Window | None) -> str | None:
+        """Of the system on the disk, by its name in the table; None where none is found, or none is looked for."""
+        wanted = self.settings.imports.detect_os and run.job.kind in STARTED_FROM
+        if not wanted or image.properties.get("virtual_env_type") == "IsoImage":
+            return None
+        guest = await detect(
+            self.sandbox,
+            self._source(run),
+            found.format,
+            virtual_size=found.virtual_size,
+            scratch=run.scratch / "guest",
+            window=window,
+        )
+        return None if guest is None else os_version_of(guest)
 
     def _check_wanted(self, job: Job, found: DiskFormat) -> None:
         source = _source(job)

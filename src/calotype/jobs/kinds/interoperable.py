@@ -62,7 +62,6 @@ class Interoperable(Ingest):
 
     def __init__(self, job_type: JobType, parts: Parts) -> None:
         super().__init__(job_type, parts)
-        self.sandbox = parts.sandbox
         self.fetcher = parts.fetcher
         self.remote = parts.remote
 

@@ -1,11 +1,12 @@
-"""The system on a disk image of each format, found by the child process in the real sandbox."""
+"""The system on a disk image: found in each format, by the child process in the real sandbox, and told of the image."""
 
 import asyncio
+import os
 import struct
 import subprocess
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -14,7 +15,7 @@ from calotype.disks.guest.model import Guest
 from calotype.disks.model import DiskFormat, Window
 from calotype.disks.sandbox import Sandbox
 from tests.disks import guest
-from tests.service import until
+from tests.service import Client, until
 
 SIZE: Final = 16 * 1024**2  # bytes; of no matter, if it is not 0
 
@@ -175,3 +176,54 @@ async def test_a_search_does_not_change_the_image(sandbox: Sandbox, disk: Path, 
     await detect(sandbox, image, DiskFormat.VMDK, virtual_size=SIZE, scratch=tmp_path / "scratch")
 
     assert image.read_bytes() == before
+
+
+def imported(demo: Client, disk: Path, **fields: Any) -> dict[str, Any]:
+    bucket = f"b-{os.urandom(4).hex()}"
+    demo.put_object(bucket, "disk", disk)
+    job = demo.succeeded(demo.import_image(f"{bucket}:disk", disk.name, **fields))
+    demo.http.delete(f"/calotype/v1/buckets/{bucket}/objects/disk")
+    demo.http.delete(f"/calotype/v1/buckets/{bucket}")
+    return demo.image(job["entities"]["image_id"])
+
+
+def says(image: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(image[name] for name in ("__os_version", "__os_type", "__platform", "__os_bit"))
+
+
+@pytest.mark.parametrize("given", [{}, {"os_version": "Windows Server 2016 Standard 64bit"}], ids=["none", "another"])
+def test_an_image_is_of_the_system_that_is_on_its_disk_whatever_was_given(
+    demo: Client, disk: Path, given: dict[str, str]
+) -> None:
+    image = imported(demo, disk, **given)
+
+    assert says(image) == ("Ubuntu 22.04 Server 64bit", "Linux", "Ubuntu", "64")
+
+
+def test_an_image_of_a_windows_is_one(demo: Client, tmp_path: Path) -> None:
+    made = guest.ntfs(tmp_path / "disk", guest.windows_root(tmp_path / "root"))
+    disk = guest.mbr(tmp_path / "windows", [(7, made)])
+
+    image = imported(demo, converted(disk, tmp_path / "windows.vhdx", DiskFormat.VHDX))
+
+    assert says(image) == ("Windows Server 2019 Standard 64bit", "Windows", "Windows", "64")
+
+
+def test_what_was_given_is_used_where_no_system_is_found(demo: Client, tmp_path: Path) -> None:
+    disk = tmp_path / "encrypted"
+    disk.write_bytes(os.urandom(1024**2))
+
+    image = imported(demo, disk, os_version="Debian GNU/Linux 11.7.0 64bit")
+
+    assert says(image) == ("Debian GNU/Linux 11.7.0 64bit", "Linux", "Debian", "64")
+
+
+def test_a_damaged_file_system_does_not_keep_an_image_from_being_made(demo: Client, disk: Path, tmp_path: Path) -> None:
+    data = bytearray(disk.read_bytes())
+    start = data.index(b"\x53\xef\x01\x00") - 0x38  # the superblock of ext4
+    data[start : start + 0x30] = b"\xff" * 0x30
+    (tmp_path / "damaged").write_bytes(data)
+
+    image = imported(demo, tmp_path / "damaged", os_version="Fedora 39 64bit")
+
+    assert says(image) == ("Fedora 39 64bit", "Linux", "Fedora", "64")

@@ -224,6 +224,15 @@ def img_table() -> str:
     return table(["Code", "Status", "Message, as documented", "Stands for"], rows)
 
 
+def unreachable_table() -> str:
+    rows = [
+        [code(img), told["message"], told["unreachable"]]
+        for img, told in sorted(problems.img_codes().items())
+        if "unreachable" in told
+    ]
+    return table(["Code", "Message, as documented", "Why it is never answered"], rows)
+
+
 def codes_of_the_command_line() -> set[str]:
     """The codes that `Failure` is raised with anywhere in `cli/`."""
     raised = re.compile(r"(?:Failure|_NotFound)\(\s*\"([a-z_]+)\"")
@@ -442,6 +451,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "commands": command_pages,
     "errors": error_table,
     "img-codes": img_table,
+    "img-unreachable": unreachable_table,
     "command-line-errors": command_line_errors,
     "job-types": job_types,
     "job-steps": job_steps,

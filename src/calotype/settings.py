@@ -79,6 +79,7 @@ class ImageSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     format_enforcement: bool = True  # disk_format must be what the bytes are; false: a difference is only logged
     staged_bytes_per_project: Bytes = 1024**4  # bytes that wait for their import, of one project
     staged_hours: Count = 24  # how long staged bytes wait for their import before they are removed
+    unique_names: bool = False  # no two images of a project have the same name (IMG.0009)
     members: Count = 256  # projects that one image is shared with
     whole_image_members: Count = 10  # projects that one full-server image is shared with
 
@@ -278,6 +279,8 @@ def load(environment: Mapping[str, str] | None = None, **overrides: object) -> S
         raise WrongSetting("jobs.dead_after_s: wants at least twice jobs.heartbeat_s")
     if settings.servers.inventory and not settings.servers.inventory.startswith("/"):
         raise WrongSetting("servers.inventory: wants an absolute path, or nothing for inventory in data_dir")
+    if settings.servers.libvirt_exchange and not settings.servers.libvirt_exchange.startswith("/"):
+        raise WrongSetting("servers.libvirt_exchange: wants an absolute path, or nothing for stopped servers alone")
     for name, mapping in settings.buckets.items():
         _check_mapping(name, mapping, settings.folder)
     for name, store in settings.stores.items():

@@ -54,6 +54,13 @@ class DuplicateImage(Conflict):
         super().__init__(f"an image with the id {image_id} exists or existed; ids are never used twice")
 
 
+class NameTaken(Conflict):
+    """Where the settings want it so, the images of a project differ in their names."""
+
+    code = "name_taken"
+    img = "IMG.0009"
+
+
 class WrongStatus(Conflict):
     """The image's state does not allow this."""
 

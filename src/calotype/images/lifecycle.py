@@ -19,6 +19,7 @@ from calotype.errors import (
     ImageNotFound,
     ImageProtected,
     LiesElsewhere,
+    NameTaken,
     NotImageOwner,
     WrongStatus,
 )
@@ -98,8 +99,8 @@ class Lifecycle:
         now: int,
         image_id: str | None = None,
     ) -> Image:
-        """Store a queued image. Raises `ImageQuotaExceeded`, `DuplicateImage`, `UnknownOsVersion`, and the leaves of
-        `Invalid` for attributes that exclude each other."""
+        """Store a queued image. Raises `ImageQuotaExceeded`, `DuplicateImage`, `NameTaken`, `UnknownOsVersion`, and the
+        leaves of `Invalid` for attributes that exclude each other."""
         system = {"virtual_env_type": "FusionCompute"}
         if spec.os_version is not None and spec.properties.get("virtual_env_type") != "DataImage":
             system |= os_attributes(spec.os_version)
@@ -121,9 +122,19 @@ class Lifecycle:
         )
         attributes.combination(image.properties, image.min_ram)
         quota.change(connection, project_id, self.limits, images=1)
+        self.name_free(connection, image)
         if not sql.insert_image(connection, image):
             raise DuplicateImage(image.id)
         return image
+
+    def name_free(self, connection: Connection, image: Image) -> None:
+        """Pass unless the settings want names to differ and another image of the project has this one's. Called with
+        the project's usage locked. Raises `NameTaken`."""
+        if not self.limits.unique_names or not image.name:
+            return
+        values = {"project_id": image.project_id, "name": image.name, "id": image.id}
+        if connection.execute(text(sql.NAME_TAKEN), values).one_or_none() is not None:
+            raise NameTaken(f"the project has an image with the name {image.name!r} already")
 
     # --- bytes --------------------------------------------------------------------------------------------------------
 

@@ -54,6 +54,11 @@ def change(
     )
 
 
+def lock(connection: Connection, project_id: str) -> None:
+    """One change of what the project has at a time, until the transaction ends."""
+    sql.run(connection, sql.LOCK_USAGE, project_id=project_id)
+
+
 class Shared(NamedTuple):
     images: int  # that have members
     members: int  # of the one that has most

@@ -347,6 +347,9 @@ class Images(Lifecycle):
         if after == before:
             return before
         now = max(now_ms(), before.updated_at)
+        if after.name != before.name:
+            quota.lock(connection, after.project_id)
+            self.name_free(connection, after)
         if after.project_id != before.project_id:
             self._count_elsewhere(connection, before, after)
         sql.update_metadata(connection, before, after, now)

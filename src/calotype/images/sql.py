@@ -195,6 +195,11 @@ UPDATE image_usage SET images = images + :images, bytes = bytes + :bytes, staged
    AND (:images <= 0 OR images + :images <= :most_images) AND (:bytes <= 0 OR bytes + :bytes <= :most_bytes)
    AND (:staged <= 0 OR staged_bytes + :staged <= :most_staged)
 """
+# Waits for others that change what the project has, and does nothing else.
+LOCK_USAGE = "UPDATE image_usage SET images = images WHERE project_id = :project_id"
+NAME_TAKEN = """
+SELECT 1 FROM images WHERE project_id = :project_id AND name = :name AND status <> 'deleted' AND id <> :id LIMIT 1
+"""
 SELECT_USAGE = "SELECT images, bytes, staged_bytes FROM image_usage WHERE project_id = :project_id"
 
 # Of a project's images that have members: how many there are, and how many members the one with most has.

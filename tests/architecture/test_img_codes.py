@@ -28,9 +28,9 @@ def raised() -> set[str]:
 
 
 def seen() -> set[str]:
-    """The codes that stand as words in the tests of the running service, its parts and its jobs."""
+    """The codes that stand as words in the tests of the service, its parts and its jobs."""
     words: set[str] = set()
-    for folder in ("acceptance", "contract", "services", "chaos"):
+    for folder in ("acceptance", "contract", "services", "chaos", "units"):
         for path in (TESTS / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):

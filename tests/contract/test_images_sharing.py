@@ -66,6 +66,7 @@ def test_what_cannot_be_shared_is_refused_when_it_is_asked_and_when_it_is_done(
         asked(catalogue, caller(), [image.id], projects)
 
     assert shared(catalogue, image, projects)[-1] is error
+    assert EncryptedImageShare.img == "IMG.0098"
 
 
 def test_who_may_share_is_the_owner_and_an_admin(catalogue: Catalogue) -> None:

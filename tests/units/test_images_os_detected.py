@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calotype.disks.guest.model import Guest
-from calotype.images.os_detected import LINES, os_version_of
+from calotype.images.os_detected import LINES, attributes_of, os_version_of
 from calotype.images.os_versions import table
 
 
@@ -100,3 +100,24 @@ def test_every_distribution_that_is_looked_for_is_in_the_table() -> None:
 )
 def test_whatever_was_found_has_a_name_in_the_table(found: Guest) -> None:
     assert os_version_of(found) in table()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "firmware", "present", "added"),
+    [
+        ("x86", "bios", {}, {}),
+        ("x86", "both", {}, {}),
+        ("x86", "uefi", {}, {"hw_firmware_type": "uefi"}),
+        ("x86", "uefi", {"hw_firmware_type": "bios"}, {}),
+        ("arm", "uefi", {}, {"hw_firmware_type": "uefi", "__support_arm": "true"}),
+        ("arm", "", {"hw_firmware_type": "uefi"}, {"__support_arm": "true"}),
+    ],
+)
+def test_how_a_system_boots_is_told_where_nobody_has_said_it(
+    architecture: str, firmware: str, present: dict[str, str], added: dict[str, str]
+) -> None:
+    found = attributes_of(guest(id="debian", release="12.0", architecture=architecture, firmware=firmware), present)
+
+    system = {"__os_version", "__os_type", "__platform", "__os_bit"}
+    assert {name: value for name, value in found.items() if name not in system} == added
+    assert system <= set(found)

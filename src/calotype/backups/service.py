@@ -18,7 +18,7 @@ from calotype.blobs.model import Blob, BlobId
 from calotype.blobs.stores import Stores
 from calotype.blobs.threads import to_the_end
 from calotype.db.engine import Database, now_ms
-from calotype.errors import BackupInUse, BackupNotDeleted, BackupNotFound, BackupUsed, OlderBackupUsed
+from calotype.errors import BackupInUse, BackupNotFound, BackupUsed, OlderBackupUsed
 from calotype.identity.model import Caller
 from calotype.images import quota
 from calotype.images import sql as images_sql
@@ -98,7 +98,6 @@ class Backups:
             except OSError as error:  # the rows are gone; bytes that nothing refers to, the sweeper removes
                 log.warning(
                     "backup_bytes_not_deleted",
-                    code=BackupNotDeleted.img,
                     backup_id=backup_id,
                     blob_id=blob_id,
                     reason=error.strerror,

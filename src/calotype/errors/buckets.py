@@ -13,7 +13,6 @@ class BucketNotFound(NotFound):
 
 class BucketExists(Conflict):
     code = "bucket_exists"
-    img = "IMG.0038"
 
     def __init__(self, name: str) -> None:
         super().__init__(f"bucket {name} exists")
@@ -21,7 +20,6 @@ class BucketExists(Conflict):
 
 class TooManyBuckets(TooLarge):
     code = "too_many_buckets"
-    img = "IMG.0038"
 
     def __init__(self, most: int) -> None:
         super().__init__(f"a project has at most {most} buckets; delete one that is not needed")
@@ -31,7 +29,6 @@ class BucketMapped(Forbidden):
     """A bucket of the settings, not of the API."""
 
     code = "bucket_mapped"
-    img = "IMG.0038"
 
     def __init__(self, name: str) -> None:
         super().__init__(f"bucket {name} is a folder that the operator has mapped; only the settings can remove it")
@@ -39,7 +36,6 @@ class BucketMapped(Forbidden):
 
 class BucketNotEmpty(Conflict):
     code = "bucket_not_empty"
-    img = "IMG.0038"
 
     def __init__(self, name: str) -> None:
         super().__init__(f"bucket {name} is not empty; delete its objects first")

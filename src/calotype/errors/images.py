@@ -48,7 +48,6 @@ class NotShareable(Forbidden):
 
 class DuplicateImage(Conflict):
     code = "duplicate_image"
-    img = "IMG.0066"
 
     def __init__(self, image_id: str) -> None:
         super().__init__(f"an image with the id {image_id} exists or existed; ids are never used twice")
@@ -93,7 +92,6 @@ class StagedBytesGone(CalotypeError):
 
 class ImageProtected(Forbidden):
     code = "image_protected"
-    img = "IMG.0028"
 
     def __init__(self, image_id: str) -> None:
         super().__init__(f"image {image_id} is protected and cannot be deleted; set protected to false first")

@@ -1,6 +1,6 @@
 """What goes wrong with servers, volumes, backups and vaults that images are to be made from."""
 
-from calotype.errors.families import CalotypeError, Conflict, Invalid, NotFound, Unavailable
+from calotype.errors.families import Conflict, Invalid, NotFound, Unavailable
 
 
 class ServerNotFound(NotFound):
@@ -150,16 +150,10 @@ class BackupWithoutOs(Invalid):
     img = "IMG.0195"
 
 
-class BackupNotDeleted(CalotypeError):
-    code = "backup_not_deleted"
-    img = "IMG.0176"
-
-
 class BackupInUse(Conflict):
     """An image is made from it, or a job is making it."""
 
     code = "backup_in_use"
-    img = "IMG.0176"
 
 
 class VaultNotFound(Invalid):

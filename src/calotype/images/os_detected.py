@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from calotype.disks.guest.model import Guest
 from calotype.errors import UnknownOsVersion
-from calotype.images.os_versions import find, table
+from calotype.images.os_versions import find, os_attributes, table
 
 WINDOWS_11: Final = 22000  # the first build of it; its registry still says Windows 10
 MOST_FIGURES: Final = 6  # of each number of a version
@@ -46,6 +46,17 @@ LINES: Final[Mapping[str, Line]] = {
     "coreos": Line(platform="CoreOS"),
     "freebsd": Line(platform="FreeBSD"),
 }
+
+
+def attributes_of(guest: Guest, present: Mapping[str, str]) -> dict[str, str]:
+    """What an image with this system is told to have; what boots it only where nobody has said it."""
+    found = os_attributes(os_version_of(guest))
+    arm = guest.architecture == "arm"
+    if arm:
+        found["__support_arm"] = "true"
+    if "hw_firmware_type" not in present and (arm or guest.firmware == "uefi"):
+        found["hw_firmware_type"] = "uefi"
+    return found
 
 
 def os_version_of(guest: Guest) -> str:

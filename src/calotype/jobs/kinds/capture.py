@@ -3,7 +3,7 @@ server, becomes an image. Accepting them; and their first step, which brings the
 on they are like any import's (`ingest.py`)."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -212,9 +212,9 @@ class Capture(Ingest):
         declared: str | None = run.results["fetch"]["format"]
         return declared
 
-    async def _os_version(self, run: Run, image: Image, found: Inspection, window: Window | None) -> str | None:
+    async def _detected(self, run: Run, image: Image, found: Inspection, window: Window | None) -> Mapping[str, str]:
         known = run.job.request.get("os_known")  # the source of servers says what runs there
-        return None if known else await super()._os_version(run, image, found, window)
+        return {} if known else await super()._detected(run, image, found, window)
 
     def _check_wanted(self, job: Job, found: DiskFormat) -> None:
         if found is DiskFormat.ISO:

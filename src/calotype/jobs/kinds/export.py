@@ -86,8 +86,8 @@ async def submit(
 
     def work(c: Connection) -> JobId:
         image = images.visible_in(c, caller, image_id)
-        _exportable(image, caller, images.settings, quick=quick)
-        _check_origins(c, image, images)
+        check_exportable(image, caller, images.settings, quick=quick)
+        check_origins_in(c, image, images)
         if sql.open_on_image(c, image.id, [JobType.EXPORT]):
             raise ExportRunning("an export of this image is under way; wait until it has ended")
         return jobs.submit_in(
@@ -126,7 +126,8 @@ def _check_format(file_format: str, *, quick: bool, open_zvhd: bool) -> None:
     raise ExportUnsupported(f"images are exported as {known}; not as {file_format[:40]!r}")
 
 
-def _exportable(image: Image, caller: Caller, settings: Settings, *, quick: bool) -> None:
+def check_exportable(image: Image, caller: Caller, settings: Settings, *, quick: bool) -> None:
+    """Pass for an image that the caller may export, going by the image alone; else raise the first reason against."""
     if image.visibility is Visibility.PUBLIC:
         raise PublicImageExport("public images cannot be exported; copy it first")
     if image.project_id != caller.project_id:
@@ -159,7 +160,7 @@ def _opaque(disk_format: str) -> OpaqueFormat:
     )
 
 
-def _check_origins(c: Connection, image: Image, images: Images) -> None:
+def check_origins_in(c: Connection, image: Image, images: Images) -> None:
     """Pass unless the image was made, through others that are still there, of a public one of a charged platform.
 
     Raises `ChargedImage`."""
@@ -172,10 +173,13 @@ def _check_origins(c: Connection, image: Image, images: Images) -> None:
         origin = images.by_id_in(c, origin_id)
         if origin is None:
             return
-        platform = origin.properties.get("__platform") or origin.properties.get("__os_type", "")
-        if origin.visibility is Visibility.PUBLIC and platform in CHARGED:
-            raise ChargedImage(f"the image was made of a public {platform} image, which cannot be exported")
+        charged = CHARGED & {origin.properties.get(name, "") for name in ("__platform", "__os_type")}
+        if origin.visibility is Visibility.PUBLIC and charged:
+            raise ChargedImage(f"the image was made of a public {min(charged)} image, which cannot be exported")
         image = origin
+    raise ChargedImage(
+        f"the image is a copy of a copy, more than {MOST_ORIGINS} times: what it was made of is not known"
+    )
 
 
 class Export:

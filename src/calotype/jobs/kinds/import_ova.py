@@ -242,6 +242,7 @@ class ImportDisk(IngestFile):
                 run.scratch / "source",
                 source.etag,
                 part=(member.window.offset, size),
+                progress=lambda done: run.advance_bytes(done, size),
                 cancelled=run.stop.is_set,
             )
         )
@@ -334,6 +335,7 @@ class ImportDisk(IngestFile):
         return place if place.offset else None
 
     def _properties(self, run: Run) -> Mapping[str, str]:
+        """What is found on the disk counts more than what the OVF says of it."""
         os_version = run.job.request.get("os_version")
         return {**(os_attributes(os_version) if os_version else {}), **super()._properties(run)}
 

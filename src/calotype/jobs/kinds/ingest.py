@@ -31,8 +31,7 @@ from calotype.disks.model import DiskFormat, Inspection, Opaque, OpaqueKind, Win
 from calotype.errors import FormatMismatch, ImageNotFound, ImageTooLarge, QuickFormat, VerificationFailed
 from calotype.images import attributes
 from calotype.images.model import Image, ImageId
-from calotype.images.os_detected import os_version_of
-from calotype.images.os_versions import os_attributes
+from calotype.images.os_detected import attributes_of
 from calotype.jobs.kinds.parts import Parts
 from calotype.jobs.model import Job, JobType
 from calotype.jobs.run import Result, Run, Superseded, upload_id
@@ -111,7 +110,7 @@ class Ingest:
         self._check_wanted(run.job, found.format)
         image = await self.images.db.read(lambda c: self._image_in(c, run.job))
         attributes.min_disk_holds(image.min_disk, found.virtual_size)
-        os_version = await self._os_version(run, image, found, window)
+        detected = await self._detected(run, image, found, window)
         stored = found.format if run.job.request.get("quick") else self._stored_format(found.format)
         run.advance(1.0)
         return {
@@ -120,7 +119,7 @@ class Ingest:
             "stored_format": stored.value,
             # Snapshots inside a qcow2 hold guest data that nobody sees: only what is in force is taken over.
             "as_it_is": stored is found.format and not found.snapshots,
-            "os_version": os_version,
+            "detected": detected,
         }
 
     async def _convert(self, run: Run) -> Result:
@@ -258,14 +257,14 @@ class Ingest:
 
     def _properties(self, run: Run) -> Mapping[str, str]:
         """What the image has from its source; it wins over what it was asked for with."""
-        detected: str | None = run.results["inspect"].get("os_version")
-        return os_attributes(detected) if detected else {}
+        detected: Mapping[str, str] = run.results["inspect"].get("detected", {})
+        return detected
 
-    async def _os_version(self, run: Run, image: Image, found: Inspection, window: Window | None) -> str | None:
-        """Of the system on the disk, by its name in the table; None where none is found, or none is looked for."""
+    async def _detected(self, run: Run, image: Image, found: Inspection, window: Window | None) -> Mapping[str, str]:
+        """The attributes of the system on the disk; none where none is found, or none is looked for."""
         wanted = self.settings.imports.detect_os and run.job.kind in STARTED_FROM
         if not wanted or image.properties.get("virtual_env_type") == "IsoImage":
-            return None
+            return {}
         guest = await detect(
             self.sandbox,
             self._source(run),
@@ -274,7 +273,7 @@ class Ingest:
             scratch=run.scratch / "guest",
             window=window,
         )
-        return None if guest is None else os_version_of(guest)
+        return {} if guest is None else attributes_of(guest, image.properties)
 
     def _check_wanted(self, job: Job, found: DiskFormat) -> None:
         source = _source(job)

@@ -306,9 +306,10 @@ def test_a_data_disk_that_fails_fails_the_job_and_leaves_the_other_images(
 
 # --- interruption -----------------------------------------------------------------------------------------------------
 
-# The first `inspect` is that of the parent.
+# After a step its work is done and not yet recorded: the worst moment. The first `inspect` is that of the parent.
 POINTS: Final = [
-    (step, moment) for step in ("inspect", "fetch", "convert", "verify", "publish") for moment in ("before", "after")
+    ("inspect", "before"),
+    *((step, "after") for step in ("inspect", "fetch", "convert", "verify", "publish")),
 ]
 
 

@@ -222,7 +222,7 @@ def test_the_disk_of_an_ova_is_found_and_its_bytes_hold_against_the_manifest(alg
     made = read(data)
     check_digest(reading(data), made.disks[0], each=told.append)
 
-    assert (made.name, made.os_version) == ("web-golden", "Other Linux(64 bit)")
+    assert made.os_version == "Other Linux(64 bit)"
     assert in_window(data, made) == DISK.data
     assert made.disks[0].capacity == 1600
     assert told == ([len(DISK.data)] if algorithm else [])

@@ -46,7 +46,6 @@ class OvaDisk(Struct, frozen=True, kw_only=True):
 
 
 class Ova(Struct, frozen=True, kw_only=True):
-    name: str  # of the machine, as the OVF says; "" when it has none
     os_version: str | None  # of the IMS API, where the OVF says it for sure
     disks: tuple[OvaDisk, ...]  # the first is the system disk
 
@@ -84,7 +83,7 @@ def read(read_at: ReadAt, size: int, *, most_data_disks: int) -> Ova:
             f"the machine has {len(machine.disks)} disks; one system disk and {most_data_disks} data disks are taken"
         )
     disks = tuple(_disk(disk, members[disk.file.name], digests) for disk in machine.disks)
-    return Ova(name=machine.name, os_version=machine.os_version, disks=disks)
+    return Ova(os_version=machine.os_version, disks=disks)
 
 
 def check_digest(read_at: ReadAt, disk: OvaDisk, *, each: Callable[[int], None]) -> None:

@@ -52,7 +52,6 @@ class OvfDisk(Struct, frozen=True, kw_only=True):
 
 
 class Machine(Struct, frozen=True, kw_only=True):
-    name: str  # "" when it has none
     os_version: str | None  # of the IMS API, where it is certain
     disks: tuple[OvfDisk, ...]  # the first is the one that it boots from
     files: tuple[OvfFile, ...]
@@ -91,9 +90,7 @@ class _Reader:
         system = self._only(self.envelope, "VirtualSystem")
         files = self._files()
         disks = self._disks(files)
-        names = self._all(system, "Name")
         return Machine(
-            name=names[0].text if names else "",
             os_version=self._os_version(system),
             disks=tuple(self._attached(system, disks, files)),
             files=tuple(files.values()),

@@ -476,7 +476,7 @@ def test_a_server_that_is_written_to_once_is_copied_again(root: Path, inventory:
     """The first disk changes while the second is copied: together they would be of no moment."""
     folder = lay(root, "servers/s/server.toml", TWO_DISKS, one=build.raw(), two=build.raw())
     changed = b"changed" * 10_000
-    written = []
+    written: list[int] = []
 
     def progress(done: int, _total: int) -> None:
         if done > build.SIZE and not written:

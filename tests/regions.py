@@ -80,7 +80,7 @@ class Network:
 
     def _there(self, client: socket.socket, server: socket.socket) -> None:
         sent: int | None = None  # bytes of the upload under way
-        while data := client.recv(PIECE_BYTES):
+        while (data := client.recv(PIECE_BYTES)) and not self._away:
             if data.startswith(b"PUT "):
                 self.uploads += 1
                 sent = 0

@@ -1,10 +1,12 @@
 """Copies across regions, between two real services: what arrives, what is refused, and what a failure leaves."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
 
+from tests.actors import Actors
 from tests.importing import create
 from tests.regions import (
     CROWDED,
@@ -138,6 +140,24 @@ def test_an_image_of_another_project_can_be_copied_by_who_may_see_it(
     job_id, name = copy(admin, image["id"], THERE, project_name="demo")
 
     assert_arrived(over_there, admin.ended(job_id), name, image)
+
+
+def test_an_image_that_was_offered_is_copied_once_it_is_accepted(
+    service: Service, admin: Client, over_there: Client
+) -> None:
+    with contextlib.ExitStack() as opened:
+        actors = Actors(service, admin)
+        for client in actors.clients.values():
+            if client is not admin:
+                opened.enter_context(client)
+        image = actors.shared_image(image_here)
+        accepted = actors.clients["accepted"]
+
+        for actor in ("pending", "rejected"):
+            assert refused(actors.clients[actor], image["id"]) == "IMG.0196"
+        job_id, name = copy(accepted, image["id"], THERE, project_name="demo")
+
+        assert_arrived(over_there, accepted.ended(job_id), name, image)
 
 
 @pytest.mark.parametrize(

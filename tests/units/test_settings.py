@@ -35,6 +35,7 @@ def test_the_environment_wins_over_the_file_and_the_command_line_over_both(tmp_p
         ({"CALOTYPE_CONFIG": "/nowhere/calotype.toml"}, "CALOTYPE_CONFIG: cannot read"),
         ({"CALOTYPE_JOBS_DEAD_AFTER_S": "6"}, "jobs.dead_after_s: wants at least twice"),
         ({"CALOTYPE_SERVERS_INVENTORY": "servers"}, "servers.inventory: wants an absolute path"),
+        ({"CALOTYPE_SERVERS_LIBVIRT_EXCHANGE": "x"}, "servers.libvirt_exchange: wants an absolute path"),
     ],
 )
 def test_a_wrong_setting_is_refused_by_its_name_and_with_what_is_allowed(

@@ -174,7 +174,7 @@ class ImsFile(TypedDict):
 
 class ImsExport(TypedDict):
     bucket_url: str  # bucket:key
-    file_format: str
+    file_format: NotRequired[str]  # must, unless is_quick_export
     is_quick_export: NotRequired[bool]
 
 

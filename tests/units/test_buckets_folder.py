@@ -329,6 +329,21 @@ def test_a_snapshot_of_a_mapped_folder_does_not_change_when_the_file_does(mapped
     assert told[-1] == 10_000_000
 
 
+def test_a_snapshot_has_its_name_only_when_it_is_whole(mapped: FolderStore, tmp_path: Path) -> None:
+    put(mapped, "disk", b"x" * 9_000_000)
+    seen: list[set[str]] = []
+
+    def look(_done: int) -> None:
+        seen.append({path.name for path in tmp_path.iterdir() if path.name.startswith("target")})
+
+    mapped.snapshot("disk", tmp_path / "target", mapped.stat("disk").etag, progress=look)
+
+    assert len(seen) > 1
+    assert all(names == {"target.part"} for names in seen)
+    assert not (tmp_path / "target.part").exists()
+    assert (tmp_path / "target").stat().st_size == 9_000_000
+
+
 def test_a_changed_object_has_no_snapshot(store: FolderStore, tmp_path: Path) -> None:
     put(store, "disk", b"bytes")
     etag = store.stat("disk").etag

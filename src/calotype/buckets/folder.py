@@ -95,10 +95,13 @@ class FolderStore:
         link has the whole object all the same.
 
         Says whether it is a hard link: then the file has other names, and who has it must not write to it either.
-        Not synced. Raises `ObjectNotFound`, `ObjectChanged` when the object is not, or while it is copied no longer,
-        the version `expected_etag`, `JobCancelled`; then there is no `target`.
+        `target` is there only when it is whole, also after a kill. Not synced. Raises `ObjectNotFound`, `ObjectChanged`
+        when the object is not, or while it is copied no longer, the version `expected_etag`, `JobCancelled`; then there
+        is no `target`.
         """
         target.unlink(missing_ok=True)
+        growing = target.with_name(f"{target.name}.part")
+        growing.unlink(missing_ok=True)
         try:
             with self._found(key) as (parent, name):
                 if self.owned and _linked(parent, name, target):
@@ -107,10 +110,12 @@ class FolderStore:
                 fd = open_regular(parent, name)
             with BlobReader(fd, os.fstat(fd).st_size) as reader, self._told(key):
                 self._unchanged(key, os.fstat(fd), expected_etag)
-                _copied(reader, target, part or (0, reader.size), progress, cancelled)
+                _copied(reader, growing, part or (0, reader.size), progress, cancelled)
                 self._unchanged(key, os.fstat(fd), expected_etag)
+            growing.rename(target)
         except BaseException:
-            target.unlink(missing_ok=True)
+            for path in (growing, target):
+                path.unlink(missing_ok=True)
             raise
         return False
 

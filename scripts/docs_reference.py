@@ -425,7 +425,8 @@ def permissions() -> str:
 
 
 def formats_declared() -> str:
-    rows = [[code(name), code(found) if found else "what is found, else kept unseen"] for name, found in DECLARED.items()]
+    unsaid = "what is found, else kept unseen"
+    rows = [[code(name), code(found) if found else unsaid] for name, found in DECLARED.items()]
     return table(["`disk_format` of the Image API", "What the bytes must be"], rows)
 
 

@@ -28,9 +28,9 @@ VHD: Final = build.vhd()
 NOISE: Final = os.urandom(3 * FRAME_BYTES + 4711)
 
 
-@pytest.fixture(scope="module")
-def sandbox() -> Sandbox:
-    return Sandbox.detect(required=False)
+@pytest.fixture(scope="module", params=["as-detected", "limits-only"])
+def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    return Sandbox.detect(required=False) if request.param == "as-detected" else Sandbox(bubblewrap=[])
 
 
 def never() -> bool:

@@ -152,7 +152,8 @@ async def unpack_zstd(sandbox: Sandbox, source: Path, folder: Path, *, most_byte
     """Write what a zstd file holds into the empty `folder`; return the file. Raises `UnpackRefused`."""
     if shutil.which("zstd") is None:
         raise UnpackRefused("the service has no zstd (the package zstd); unpack the image before sending it")
-    argv = ["zstd", "-d", "-q", ZSTD_WINDOW, "-o", f"{OUT_FOLDER}/{UNPACKED}", inside(0)]
+    # -f: where nothing but limits is in force, the file's name inside is a symbolic link.
+    argv = ["zstd", "-d", "-f", "-q", ZSTD_WINDOW, "-o", f"{OUT_FOLDER}/{UNPACKED}", inside(0)]
     gib = 1 + most_bytes // 1024**3
     limits = Limits(
         memory_bytes=ZSTD_MEMORY_BYTES,

@@ -13,6 +13,7 @@ import asyncio
 import os
 import shutil
 import struct
+import sys
 import zlib
 from array import array
 from collections.abc import Callable, Iterator, Sequence
@@ -164,7 +165,9 @@ def _append(target: Path, folder: Path, pieces: Sequence[Path], entries: "array[
 def _finish(target: Path, entries: "array[int]") -> None:
     label = _skippable(SKIPPABLE, LAYOUT)
     entries.extend((len(label), 0))
-    table = struct.pack(f"<{len(entries)}I", *entries) + TABLE_END.pack(len(entries) // 2, 0, SEEKABLE)
+    if sys.byteorder == "big":
+        entries.byteswap()
+    table = entries.tobytes() + TABLE_END.pack(len(entries) // 2, 0, SEEKABLE)
     with target.open("ab") as made:
         made.write(label + _skippable(SEEK_TABLE, table))
 

@@ -1,14 +1,17 @@
 """Images of servers and of disks over IMS: each mode, its job, its refusals with their codes."""
 
 import os
+import shutil
 import subprocess
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from tests.acceptance.test_import import downloaded, jobs_and_images
+from tests.chaos.test_kills import healthy_worker
 from tests.inventory import MIB, Described
 from tests.service import Client, Service
 
@@ -294,3 +297,51 @@ def test_a_server_of_another_project_is_as_unknown_as_one_that_is_not_there(demo
     answer = demo.http.post("/v2/cloudimages/action", json={"name": "n", "instance_id": theirs})
 
     assert answer.json()["error"]["code"] == "IMG.0005"
+
+
+# --- what fails later -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["instance_id", "volume_id"])
+def test_a_disk_that_turns_out_to_be_something_else_fails_the_job_and_takes_the_image_back(
+    demo: Client, described: Described, mode: str
+) -> None:
+    server = described.server((b"QFI\xfb\x00\x00\x00\x03" + bytes(MIB - 8), {}))
+    name = f"deceived-{server[:8]}"
+    body = {"name": name, "instance_id": server}
+    if mode == "volume_id":
+        body = {"name": name, "volume_id": f"{server[:8]}-vol0", "os_version": "Ubuntu 18.04 server 64bit"}
+
+    job = demo.ended(demo.submit("POST", "/v2/cloudimages/action", body))
+
+    assert (job["status"], job["error_code"]) == ("FAIL", "IMG.0057")
+    assert job["entities"] == {"image_name": name, "error_code": "IMG.0057", "error": job["fail_reason"]}
+    assert demo.http.get("/v2/images", params={"name": name}).json()["images"] == []
+
+
+def test_a_server_or_a_disk_that_is_gone_when_the_job_begins_fails_it_with_the_code_of_that(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service().start("--no-worker")
+    described = Described(service)
+    with service.demo() as client:
+        server = described.server((disk(1), {}), (disk(1), {}))
+        volume = described.volume(disk(1))
+        known = "Ubuntu 18.04 server 64bit"
+        jobs = {
+            client.submit("POST", "/v2/cloudimages/action", body): code
+            for body, code in (
+                ({"name": "a", "instance_id": server}, "IMG.0005"),
+                ({"name": "b", "volume_id": volume, "os_version": known}, "IMG.0120"),
+                ({"data_images": [{"name": "c", "volume_id": f"{server[:8]}-vol1"}]}, "IMG.0005"),
+            )
+        }
+        assert {client.job(job_id)["status"] for job_id in jobs} == {"INIT"}
+        shutil.rmtree(described.folder)
+
+        with healthy_worker(service):
+            ended = {job_id: client.ended(job_id) for job_id in jobs}
+
+        assert {job_id: job["error_code"] for job_id, job in ended.items()} == jobs
+        assert client.http.get("/v2/images").json()["images"] == []
+        assert service.files() == set()

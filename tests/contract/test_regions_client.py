@@ -252,6 +252,13 @@ async def test_a_refusal_is_seen_before_all_is_sent() -> None:
     assert sent < 100
 
 
+async def test_success_that_is_told_before_all_is_sent_is_none() -> None:
+    with Source(logged_in(lambda _: [head(204)])) as source:
+        async with region(source) as opened:
+            with pytest.raises(RegionUnavailable, match="broke"):
+                await opened.upload(ID, piece(bytes(1024 * 1024), 64), 64 * 1024 * 1024, {})
+
+
 async def test_an_upload_that_nobody_reads_is_given_up() -> None:
     def answer(_: Asked) -> Iterator[bytes]:
         source.closing.wait(timeout=30)
@@ -268,7 +275,11 @@ async def test_what_reads_the_bytes_fails_with_its_own_error() -> None:
         yield b"x"
         raise LookupError
 
-    with Source(logged_in(lambda _: [head(204)])) as source:
+    def answer(_: Asked) -> Iterator[bytes]:
+        source.closing.wait(timeout=30)
+        yield head(204)
+
+    with Source(logged_in(answer)) as source:
         async with region(source) as opened:
             with pytest.raises(LookupError):
                 await opened.upload(ID, broken(), 100, {})

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 PIECE_BYTES: Final = 64 * 1024
+REFUSALS: Final = 300  # and redirects: statuses from here on
 LAST_WORDS_S: Final = 1.0  # how long what was said before the connection broke may take to be read
 
 
@@ -37,7 +38,7 @@ async def put(
     silent_s: float,
     most_bytes: int,
 ) -> Sent:
-    """PUT `chunks`, whose length is in `headers`. The rest of them is not asked for once the answer begins.
+    """PUT `chunks`; `headers` have their length. The rest of them is not asked for once the answer begins.
 
     `silent_s`: how long the other side may take for one chunk, and for its answer. Of an answer no more than
     `most_bytes` are read, with its head. Raises `TimeoutError`; `OSError`, `HTTPException` when there is no answer that
@@ -57,28 +58,33 @@ async def put(
         head = "".join(f"{name}: {value}\r\n" for name, value in told.items())
         writer.write(f"PUT {target} HTTP/1.1\r\n{head}\r\n".encode("latin-1"))
         try:
-            await _write(writer, chunks, answer, silent_s)
+            whole = await _write(writer, chunks, answer, silent_s) == int(headers["content-length"])
         except TimeoutError:
             raise
         except OSError:
+            whole = False
             await asyncio.wait({reading}, timeout=LAST_WORDS_S)
-            return answer.parsed()
-        async with asyncio.timeout(silent_s):
-            await reading
-        return answer.parsed()
+        else:
+            async with asyncio.timeout(silent_s):
+                await reading
+        sent = answer.parsed()
+        if not whole and sent.status < REFUSALS:
+            raise ConnectionResetError("the answer came before all was sent, and is no refusal")
+        return sent
     finally:
         reading.cancel()
         await asyncio.wait({reading})
         writer.transport.abort()  # nothing is to be told any more
 
 
-async def _write(
-    writer: asyncio.StreamWriter, chunks: AsyncIterable[bytes], answer: "_Answer", silent_s: float
-) -> None:
+async def _write(writer: asyncio.StreamWriter, chunks: AsyncIterable[bytes], answer: "_Answer", silent_s: float) -> int:
+    """How many bytes were sent: not all where the answer began before."""
+    sent = 0
     begun = asyncio.create_task(answer.begun.wait())
     try:
         async for chunk in chunks:
             writer.write(chunk)
+            sent += len(chunk)
             draining = asyncio.create_task(writer.drain())
             try:
                 await asyncio.wait({draining, begun}, timeout=silent_s, return_when=asyncio.FIRST_COMPLETED)
@@ -88,8 +94,9 @@ async def _write(
                 draining.cancel()
                 await asyncio.wait({draining})
             if begun.done():
-                return
+                break
             draining.result()
+        return sent
     finally:
         begun.cancel()
         await asyncio.wait({begun})

@@ -175,6 +175,7 @@ class CrossRegionCopy:
             except RegionUnavailable as error:
                 last = error
             else:
+                run.advance_bytes(size, size)
                 return {"image_id": image_id}
         why = "" if last is None else f": {last.message}"
         raise RegionFailed(f"the bytes were sent {TRIES} times, and never arrived whole{why}")

@@ -1,6 +1,6 @@
 """The IMS call that copies an image to another region."""
 
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,10 +10,10 @@ from calotype.images.attributes import IMAGE_ID
 from calotype.images.model import ImageId
 from calotype.jobs.kinds import cross_region
 from calotype.regions.destination import destination
-from calotype.web.described import Accepted, ImsCrossRegionCopy
+from calotype.web.described import ImsCrossRegionCopy
 from calotype.web.ims import fields
-from calotype.web.request import app_of, body, caller, json
-from calotype.web.route import Route
+from calotype.web.ims.accepting import accepted, route
+from calotype.web.request import app_of, body, caller
 
 
 async def copy_image_across_regions(request: Request) -> Response:
@@ -41,19 +41,17 @@ async def copy_image_across_regions(request: Request) -> Response:
         jobs=app.jobs,
         settings=app.settings,
     )
-    return json({"job_id": job_id})
+    return accepted(job_id)
 
 
+PATH: Final = "/v1/cloudimages/{image_id}/cross_region_copy"
 ROUTES = [
-    Route(
-        method="POST",
-        path="/v1/cloudimages/{image_id}/cross_region_copy",
-        handler=copy_image_across_regions,
-        family="ims",
-        permission="ims:images:copy",
-        summary="Copy an image to another region",
-        takes=ImsCrossRegionCopy,
-        gives=Accepted,
-        also=(429,),
+    route(
+        "POST",
+        PATH,
+        copy_image_across_regions,
+        "ims:images:copy",
+        "Copy an image to another region",
+        ImsCrossRegionCopy,
     )
 ]

@@ -32,6 +32,7 @@ from calotype.servers.source import Captured
 
 ARRIVING: Final = "arriving"  # folders in the job's scratch folder: disks that are being brought,
 TOGETHER: Final = "disks"  # and disks of one moment: all are there
+AGAIN: Final = "again"  # in a step's result: those of earlier steps, where it had to do them again
 # A file may be larger than the disk that it describes, by its tables and its snapshots, and not by more than this.
 LARGEST: Final = 2
 
@@ -68,6 +69,9 @@ class DiskSteps(Ingest):
     def properties(self, run: DiskRun) -> Mapping[str, str]:
         """What the image has from this disk."""
         return self._properties(run)
+
+    def has_source(self, run: DiskRun) -> bool:
+        return self._source(run).exists()
 
     def is_at_hand(self, run: DiskRun) -> bool:
         """Whether its bytes are on this machine, in staging or published already."""
@@ -126,13 +130,16 @@ class WholeServer:
             return await self._publish(run)
         if not run.job.request["volumes"]:
             return {}  # the backup is kept here
-        match name:
-            case "fetch":
-                return await self._fetch(run)
-            case "verify":
-                return await self._verify(run)
-            case _:
-                return await self._each(name, run)
+        if name == "fetch":
+            return await self._fetch(run)
+        earlier = run.plan.names[: run.plan.names.index(name)]
+        if await asyncio.to_thread(self._at_hand, run, made="convert" in earlier):
+            return await self._verify(run) if name == "verify" else await self._each(name, run)
+        # Brought by a worker on another machine, whose folders these are not: bring them again, all of one moment.
+        again: dict[str, Result] = {}
+        for step in earlier:
+            run.results[step] = again[step] = await (self._fetch(run) if step == "fetch" else self._each(step, run))
+        return {**await self.step(name, run), AGAIN: again}
 
     # --- the disks come -----------------------------------------------------------------------------------------------
 
@@ -192,27 +199,30 @@ class WholeServer:
         return {"disks": done}
 
     async def _verify(self, run: Run) -> Result:
-        if not await asyncio.to_thread(self._all_at_hand, run):
-            # Brought by a worker on another machine, whose folders these are not: bring them again, all of one moment.
-            for step in ("fetch", "inspect", "convert"):
-                run.results[step] = await self.step(step, run)
+        """Of each disk, all that is known of it then."""
+        runs = self._runs(run)
         verified = await self._each("verify", run)
         return {
             "disks": [
-                {**fetched, **inspected, **one}
-                for fetched, inspected, one in zip(
-                    run.results["fetch"]["disks"], run.results["inspect"]["disks"], verified["disks"], strict=True
-                )
+                {**disk.results["fetch"], **disk.results["inspect"], **one}
+                for disk, one in zip(runs, verified["disks"], strict=True)
             ]
         }
 
-    def _all_at_hand(self, run: Run) -> bool:
-        return all(disk.scratch.exists() and self.disks.is_at_hand(disk) for disk in self._runs(run))
+    def _at_hand(self, run: Run, *, made: bool) -> bool:
+        """Whether all disks are on this machine; with `made` also what was made of them."""
+        return all(
+            self.disks.has_source(disk) and (not made or self.disks.is_at_hand(disk)) for disk in self._runs(run)
+        )
 
     def _runs(self, run: Run) -> list[DiskRun]:
-        disks: list[Result] = run.results["fetch"]["disks"]
+        results: dict[str, Result] = {}
+        for step in ("fetch", "inspect", "convert"):
+            if step in run.results:
+                results |= {**run.results[step].get(AGAIN, {}), step: run.results[step]}
+        disks: list[Result] = results["fetch"]["disks"]
         return [
-            DiskRun(run, number, disks, {name: result["disks"][number] for name, result in run.results.items()})
+            DiskRun(run, number, disks, {step: result["disks"][number] for step, result in results.items()})
             for number in range(len(disks))
         ]
 
@@ -226,13 +236,13 @@ class WholeServer:
     async def _publish(self, run: Run) -> Result:
         if not run.job.request["volumes"]:
             return await self._publish_kept(run)
-        if not await asyncio.to_thread(self._all_verified_at_hand, run):
-            run.results["verify"] = await self._verify(run)
+        if not await asyncio.to_thread(self._verified_at_hand, run):
+            run.results["verify"] = await self.step("verify", run)
         disks = [_stored(run, number, one) for number, one in enumerate(run.results["verify"]["disks"])]
         run.committing = True
         for disk, one in zip(disks, run.results["verify"]["disks"], strict=True):
             await asyncio.to_thread(self.blobs.publish, one["token"], disk.blob.id)
-        properties = self.disks.properties(self._runs(run)[0])
+        properties = self.disks.properties(self._verified(run)[0])
 
         def finish(c: Connection) -> frozenset[BlobId]:
             now, image_id = now_ms(), image_of(run.job)
@@ -277,11 +287,12 @@ class WholeServer:
             now=now,
         )
 
-    def _all_verified_at_hand(self, run: Run) -> bool:
-        disks = run.results["verify"]["disks"]
-        return all(
-            self.disks.is_at_hand(DiskRun(run, number, disks, {"convert": one})) for number, one in enumerate(disks)
-        )
+    def _verified(self, run: Run) -> list[DiskRun]:
+        disks: list[Result] = run.results["verify"]["disks"]
+        return [DiskRun(run, number, disks, {"inspect": one, "convert": one}) for number, one in enumerate(disks)]
+
+    def _verified_at_hand(self, run: Run) -> bool:
+        return all(self.disks.is_at_hand(disk) for disk in self._verified(run))
 
     def clean(self, job: Job) -> None:
         volumes = job.request["volumes"]

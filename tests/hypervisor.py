@@ -20,7 +20,6 @@ from typing import Final
 
 import pytest
 
-from calotype.servers.virsh import Virsh
 from tests.service import until
 
 USER, GROUP = "nobody", "nogroup"
@@ -90,11 +89,17 @@ class Hypervisor:
         self.own(path, 0o644)
         return path
 
-    def define(self, *disks: str, name: str = "", marked: str = 'project="demo"', rest: str = "", os: str = "") -> str:
+    def define(
+        self,
+        *disks: str,
+        name: str = "",
+        marked: str = 'project="demo"',
+        rest: str = "",
+        os: str = "",
+        memory_mib: int = 96,
+    ) -> str:
         """A domain with these disks, stopped; its UUID."""
-        return self._defined(description(name or f"server-{uuid.uuid4().hex[:8]}", disks, marked, rest, os))
-
-    def _defined(self, text: str) -> str:
+        text = description(name or f"server-{uuid.uuid4().hex[:8]}", disks, marked, rest, os, memory_mib)
         with tempfile.NamedTemporaryFile("w", suffix=".xml") as file:
             file.write(text)
             file.flush()
@@ -114,10 +119,11 @@ class Hypervisor:
         self._daemon.wait(30)
 
 
-def description(name: str, disks: Sequence[str], marked: str = "", rest: str = "", os: str = "") -> str:
+def description(name: str, disks: Sequence[str], marked: str, rest: str, os: str, memory_mib: int) -> str:
     mark = f'<metadata><c:server xmlns:c="https://calotype.dev/xmlns/1" {marked}/></metadata>' if marked else ""
-    return f"""<domain type='qemu'><name>{name}</name><uuid>{uuid.uuid4()}</uuid>{mark}<memory unit='MiB'>96</memory>
-      <os><type arch='x86_64' machine='pc'>hvm</type>{os}</os>
+    return f"""<domain type='qemu'><name>{name}</name><uuid>{uuid.uuid4()}</uuid>{mark}
+      <memory unit='MiB'>{memory_mib}</memory>
+      <os><type arch='x86_64' machine='pc'>hvm</type>{os}</os><features><acpi/></features>
       <devices>{"".join(disks)}{rest}<memballoon model='none'/></devices></domain>"""
 
 
@@ -148,10 +154,6 @@ def hypervisor() -> Iterator[Hypervisor]:
             running.end()
 
 
-def virsh_of(hypervisor: Hypervisor) -> Virsh:
-    return Virsh(hypervisor.uri, 30.0)
-
-
 def counting_boot_sector(first_lba: int, second_lba: int) -> bytes:
     """A guest for a disk's first sector: it counts, and writes each number first to the sector `first_lba` of its first
     disk, then to `second_lba` of its second. At any moment the numbers are equal, or the first is one ahead."""
@@ -174,3 +176,50 @@ def counted(path: Path, lba: int) -> int:
     with path.open("rb") as file:
         file.seek(lba * SECTOR)
         return int.from_bytes(file.read(4), "little")
+
+
+# The whole of a guest: an agent that answers on its channel, and says on the first disk what it was told last. The
+# first letter of the second disk says how it does so: (n)ormally, (s)lowly, or not at all (m).
+AGENT: Final = rb"""#!/usr/bin/busybox sh
+b=/usr/bin/busybox
+$b mkdir -p /dev /proc /sys
+$b mount -t devtmpfs none /dev
+$b mount -t proc none /proc
+$b mount -t sysfs none /sys
+modprobe virtio_pci; modprobe virtio_blk; modprobe virtio_console
+until [ -e /dev/vda ] && [ -e /dev/vdb ] && [ -e /dev/vport*p1 ]; do $b sleep 0.1; done
+say() { echo "$1" | $b dd of=/dev/vda bs=512 conv=sync,fsync,notrunc 2>/dev/null; }
+for port in /dev/vport*p1; do exec 3<>"$port"; done
+say ready
+while :; do
+  read -r line <&3 || { $b sleep 0.2; continue; } # no one is at the other end yet
+  mode=$($b dd if=/dev/vdb bs=4096 count=1 iflag=direct 2>/dev/null | $b head -c 1)
+  [ "$mode" = m ] && continue
+  id=$(echo "$line" | $b sed -n 's/.*"id": *\([0-9]*\).*/\1/p')
+  case $line in
+    *guest-sync*) echo "{\"return\": $id}" >&3 ;;
+    *get-time*) echo '{"return": 1000000000}' >&3 ;;
+    *fsfreeze-freeze*) say frozen; [ "$mode" = s ] && $b sleep 4; echo '{"return": 1}' >&3 ;;
+    *fsfreeze-thaw*) say thawed; echo '{"return": 1}' >&3 ;;
+    *) echo '{"error": {"class": "CommandNotFound", "desc": "no such command"}}' >&3 ;;
+  esac
+done
+"""
+
+
+def channel(socket: Path) -> str:
+    """The description of the channel that an agent answers on, and of the console that a Linux guest wants."""
+    target = "<target type='virtio' name='org.qemu.guest_agent.0'/>"
+    return f"<channel type='unix'><source mode='bind' path='{socket}'/>{target}</channel><serial type='null'/>"
+
+
+def with_agent(initrd: bytes) -> bytes:
+    """The initial file system of a Linux guest, and `/agent` in it."""
+    return initrd + bytes(-len(initrd) % 4) + _entry(b"agent", 0o100755, AGENT) + _entry(b"TRAILER!!!", 0, b"")
+
+
+def _entry(name: bytes, mode: int, content: bytes) -> bytes:
+    """Of a cpio archive in the "newc" format. Source: Linux, Documentation/driver-api/early-userspace/buffer-format."""
+    numbers = (1 if mode else 0, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
+    head = b"070701" + b"".join(b"%08x" % number for number in numbers) + name + b"\0"
+    return head + bytes(-len(head) % 4) + content + bytes(-len(content) % 4)

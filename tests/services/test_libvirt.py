@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -34,10 +35,12 @@ from tests.hypervisor import (
     SECTOR,
     Hypervisor,
     backed_by,
+    channel,
     counted,
     counting_boot_sector,
     disk,
     hypervisor,
+    with_agent,
 )
 from tests.service import Client, Service, until
 
@@ -133,8 +136,8 @@ def running(host: Hypervisor) -> Iterator[Callable[..., str]]:
     """Starts domains that end with the test."""
     started: list[str] = []
 
-    def start(*disks: str, **options: str) -> str:
-        server = host.define(*disks, **options)
+    def start(*disks: str, os: str = "") -> str:
+        server = host.define(*disks, os=os)
         host.virsh("start", server)
         started.append(server)
         return server
@@ -548,6 +551,90 @@ def test_a_full_disk_is_told_and_nothing_stays(host: Hypervisor, running: Callab
         subprocess.run(["umount", small], check=True)
 
 
+# --- with an agent in the guest ---------------------------------------------------------------------------------------
+
+
+class Guest:
+    """A Linux guest whose agent says on its disk what it was told last."""
+
+    def __init__(self, host: Hypervisor, alpine: Path, name: str) -> None:
+        kernel, initrd = (next(alpine.parent.glob(f"*.{kind}")).read_bytes() for kind in ("kernel", "initrd"))
+        direct = (
+            f"<kernel>{host.file(f'{name}.kernel', kernel)}</kernel>"
+            f"<initrd>{host.file(f'{name}.initrd', with_agent(initrd))}</initrd>"
+            "<cmdline>rdinit=/agent console=ttyS0</cmdline>"
+        )
+        self.content = noise(SIZE)
+        self.path = host.file(f"{name}.raw", self.content)
+        self.control = host.file(f"{name}-control.raw", b"n", size=MIB)
+        disks = [disk(self.path), disk(self.control, "vdb")]
+        self.server = host.define(*disks, rest=channel(host.folder / "run" / name), os=direct, memory_mib=256)
+        host.virsh("start", self.server)
+        until(lambda: self.said() == b"ready", "the guest's agent", 180)
+        until(lambda: "'connected'" in host.virsh("dumpxml", self.server), "its channel")
+
+    def said(self, path: Path | None = None) -> bytes:
+        with (path or self.path).open("rb") as file:
+            return file.read(512).split(b"\n")[0]
+
+    def answers(self, how: bytes) -> None:
+        with self.control.open("rb+") as file:
+            file.write(how)
+
+
+@pytest.fixture(scope="module")
+def guest(host: Hypervisor, alpine: Path) -> Iterator[Guest]:
+    one = Guest(host, alpine, "agent")
+    yield one
+    host.try_virsh("destroy", one.server)
+
+
+def test_a_guests_file_systems_are_frozen_for_the_moment_of_the_backup(
+    libvirt: Libvirt, guest: Guest, tmp_path: Path
+) -> None:
+    guest.answers(b"n")
+
+    (captured,) = capture(libvirt, guest.server, tmp_path, targets=["vda"])
+
+    seen = raw(captured, tmp_path)
+    assert guest.said(seen) == b"frozen"
+    assert guest.said() == b"thawed"
+    assert seen.read_bytes()[SECTOR:] == guest.content[SECTOR:]
+
+
+def test_an_agent_that_answers_no_more_is_done_without(
+    host: Hypervisor, libvirt: Libvirt, alpine: Path, tmp_path: Path
+) -> None:
+    """libvirt would wait for it without a limit."""
+    guest = Guest(host, alpine, "mute")
+    host.virsh("domfsthaw", guest.server)
+    until(lambda: guest.said() == b"thawed", "its answer")
+    guest.answers(b"m")
+
+    (captured,) = capture(libvirt, guest.server, tmp_path, targets=["vda"])
+
+    assert guest.said(raw(captured, tmp_path)) == guest.said() == b"thawed"
+    host.virsh("destroy", guest.server)
+
+
+def test_a_kill_while_the_guest_is_frozen_leaves_it_thawed(
+    host: Hypervisor, libvirt: Libvirt, guest: Guest, tmp_path: Path
+) -> None:
+    guest.answers(b"s")
+    with capturing(host, guest.server, tmp_path) as child:
+        until(lambda: guest.said() == b"frozen", "the guest to be frozen")
+        child.kill()
+
+    until(lambda: guest.said() == b"thawed", "the guest to be thawed")
+    guest.answers(b"n")
+    libvirt.release("job")
+
+    assert not host.has_job(guest.server)
+    assert not jobs_in(host.exchange)
+
+
+# --- killed -----------------------------------------------------------------------------------------------------------
+
 CAPTURING: Final = """
 import sys
 from pathlib import Path
@@ -567,12 +654,19 @@ libvirt.capture(DEMO, server, ids, Path(folder), name="job", progress=hold, canc
 """
 
 
-def killed_while_capturing(host: Hypervisor, server: str, folder: Path) -> None:
+@contextmanager
+def capturing(host: Hypervisor, server: str, folder: Path) -> "Iterator[subprocess.Popen[bytes]]":
+    """A process that captures a server, and holds still when the first bytes are done."""
     words = [sys.executable, "-c", CAPTURING, host.uri, str(host.exchange), server, str(folder)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        yield child
+        child.kill()
+
+
+def killed_while_capturing(host: Hypervisor, server: str, folder: Path) -> None:
+    with capturing(host, server, folder) as child:
         assert child.stdout is not None
         assert any(b"holding" in line for line in child.stdout)
-        child.kill()
 
 
 @pytest.mark.parametrize("state", ["running", "stopped"])

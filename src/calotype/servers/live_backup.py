@@ -45,6 +45,7 @@ LOCK: Final = "calotype.lock"
 CLAIM: Final = "claim.json"
 DESCRIPTION: Final = "backup.xml"
 POLL_S: Final = 0.25
+AGENT_S: Final = 10.0  # how long a guest's agent may take to say that it is there
 STALLED_S: Final = 600.0  # a backup of which nothing more is written for so long is aborted
 BACKUP: Final = 9  # virDomainJobOperation of libvirt
 SUCCEEDED, FAILED, CANCELLED = 3, 4, 5  # virDomainJobType
@@ -107,6 +108,7 @@ class LiveBackup:
         Raises `Disturbed`, `ServerBusy`, `NoSpace`, `Unavailable`, `VolumeUnusable`, `JobCancelled`; whatever happens,
         `release` takes back what is left.
         """
+        quiesce = quiesce and self._answers(domain)
         with ExitStack() as opened:
             place = self._place(name)
             try:
@@ -203,6 +205,14 @@ class LiveBackup:
             return None
         except OSError as error:
             raise _fault(error) from error
+
+    def _answers(self, domain: UUID) -> bool:
+        """Whether the guest's agent answers a question that changes nothing. An agent that hangs must not be told to
+        freeze: libvirt would wait for ever, and the agent might do it later, when nobody is there to thaw."""
+        try:
+            return bool(self._virsh.act(["domtime", str(domain)], timeout_s=AGENT_S).outputs[0])
+        except SourceUnreadable:
+            return False
 
     def _begin(self, domain: UUID, place: Path, *, quiesce: bool) -> None:
         begin = ["backup-begin", str(domain), DESCRIPTION, "--reuse-external"]

@@ -51,8 +51,8 @@ class Virsh:
         return self._run(commands, ["--quiet", "--readonly"], None, self.timeout_s)
 
     def act(self, *commands: Sequence[str], folder: Path | None = None, timeout_s: float | None = None) -> Answer:
-        """Run commands that change something, in the folder `folder`. Raises `SourceUnreadable`: then any of them
-        may have been carried out."""
+        """Run commands that only a full connection may give, in the folder `folder`. Raises `SourceUnreadable`: then
+        any of them may have been carried out."""
         return self._run(commands, [], folder, timeout_s or self.timeout_s)
 
     def _run(
@@ -91,7 +91,10 @@ def _output(argv: Sequence[str], folder: Path | None, timeout_s: float) -> tuple
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            start_new_session=True,  # a signal for this process is none for what must be brought to an end
+            # What is begun is brought to its end: a signal for this process is none for the child, and when this
+            # process has ended, what the child says ends it as little (SIGPIPE stays ignored).
+            start_new_session=True,
+            restore_signals=False,
         )
     except OSError as error:
         raise unreadable("virsh cannot be started; install the package libvirt-clients", str(error)) from error

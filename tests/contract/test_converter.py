@@ -23,6 +23,7 @@ SCATTERED: Final = 40 * 1024**2 + 512
 FORMATS: Final = {
     TargetKind.QCOW2: DiskFormat.QCOW2,
     TargetKind.QCOW2_ZSTD: DiskFormat.QCOW2,
+    TargetKind.QCOW2_ZLIB: DiskFormat.QCOW2,
     TargetKind.RAW: DiskFormat.RAW,
     TargetKind.VMDK_STREAM: DiskFormat.VMDK,
     TargetKind.VHD: DiskFormat.VHD,

@@ -5,6 +5,7 @@ and what a header might say about a backing file is overruled.
 """
 
 import asyncio
+import errno
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,9 @@ from calotype.disks.formats import vhd
 from calotype.disks.formats.reader import SECTOR, DiskFile, rounded_up
 from calotype.disks.model import DiskFormat, Window
 from calotype.disks.sandbox import OUT_FILE, Limits, Result, Sandbox, inside
+from calotype.disks.writers.qcow2_zlib import write_qcow2_zlib
+from calotype.disks.writers.run import ServerFailed, Writer, write
+from calotype.disks.writers.vmdk_stream import write_vmdk_stream
 from calotype.errors import ConversionFailed, NoSpace, TruncatedDisk, VerificationFailed
 
 GIB: Final = 1024**3
@@ -55,6 +59,7 @@ class TargetKind(StrEnum):
 
     QCOW2 = "qcow2"
     QCOW2_ZSTD = "qcow2_zstd"  # compressed
+    QCOW2_ZLIB = "qcow2_zlib"  # compressed, for readers that are old
     RAW = "raw"  # sparse
     VMDK_STREAM = "vmdk_stream"  # streamOptimized: compressed, for OVF and vSphere
     VHD = "vhd"  # dynamic, of exactly the disk's size
@@ -73,11 +78,17 @@ TARGETS: Final[Mapping[TargetKind, Target]] = {
     TargetKind.QCOW2_ZSTD: Target(
         format=DiskFormat.QCOW2, options=("compat=1.1", "compression_type=zstd"), flags=("-c", "-W", "-m", "16")
     ),
+    TargetKind.QCOW2_ZLIB: Target(format=DiskFormat.QCOW2, options=("compat=1.1", "compression_type=zlib")),
     TargetKind.RAW: Target(format=DiskFormat.RAW),
     TargetKind.VMDK_STREAM: Target(format=DiskFormat.VMDK, options=("subformat=streamOptimized",)),
     TargetKind.VHD: Target(format=DiskFormat.VHD, options=("subformat=dynamic", "force_size=on")),
     TargetKind.VHDX: Target(format=DiskFormat.VHDX, options=("subformat=dynamic",)),
     TargetKind.VDI: Target(format=DiskFormat.VDI),
+}
+# Written by us: qemu-img compresses with zlib, and VMDK on one core only.
+WRITERS: Final[Mapping[TargetKind, Writer]] = {
+    TargetKind.VMDK_STREAM: write_vmdk_stream,
+    TargetKind.QCOW2_ZLIB: write_qcow2_zlib,
 }
 
 
@@ -110,6 +121,13 @@ class Converter:
             raise ConversionFailed(f"a VHD image holds at most {LARGEST_VHD} bytes; the disk has {virtual_size}")
         image = await asyncio.to_thread(named_for_qemu, source, source_format, 0, window)
         await asyncio.to_thread(_emptied, target)
+        if target_kind in WRITERS:
+            raw = DRIVERS[source_format] == "raw"
+            await self._write(
+                WRITERS[target_kind], source, None if raw else image, target, virtual_size, window, seen.reached
+            )
+            seen.reached(1.0)
+            return
         options = ("-o", ",".join(kind.options)) if kind.options else ()
         result = await self._qemu_img(
             ["convert", "-p", *kind.flags, "-O", DRIVERS[kind.format], *options, image, OUT_FILE],
@@ -121,6 +139,38 @@ class Converter:
         if result.status != 0:
             raise failure(result, "the image could not be converted")
         seen.reached(1.0)
+
+    async def _write(
+        self,
+        writer: Writer,
+        source: Path,
+        image: str | None,
+        target: Path,
+        virtual_size: int,
+        window: Window | None,
+        progress: Callable[[float], None],
+    ) -> None:
+        limits = _limits(virtual_size)
+        try:
+            await write(
+                writer,
+                self._sandbox,
+                source,
+                image,
+                target,
+                virtual_size=virtual_size,
+                limits=limits,
+                window=window,
+                progress=progress,
+            )
+        except ServerFailed as error:
+            raise failure(error.result, "the image could not be converted") from error
+        except TimeoutError:
+            raise ConversionFailed(f"reading the image took longer than {limits.wall_s:.0f} s") from None
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise NoSpace("the disk of the service is full") from error
+            raise
 
     async def flatten(
         self,
@@ -249,7 +299,7 @@ def told(words: bytes) -> str:
     text = _JSON_NAME.sub("the image", text)
     text = text.replace(f"'{OUT_FILE}'", "the result").replace(OUT_FILE, "the result")
     text = _PATH.sub("a file", _INPUT.sub("the image", text))
-    lines = [line.removeprefix("qemu-img: ").strip() for line in text.splitlines()]
+    lines = [line.removeprefix("qemu-img: ").removeprefix("qemu-nbd: ").strip() for line in text.splitlines()]
     text = "; ".join(line for line in lines if line)[-MOST_WORDS:]
     return "".join(character if character.isprintable() else " " for character in text) or "no reason given"
 

@@ -1,0 +1,161 @@
+"""From an image in a file to a compressed one: a raw file is read as it is, all else by qemu-nbd in the sandbox.
+
+qemu-nbd sees the image and a folder for its socket, and nothing else. Its end of the socket is not trusted.
+"""
+
+import asyncio
+import os
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+from calotype.disks.model import Window
+from calotype.disks.sandbox import OUT_FOLDER, Limits, Result, Sandbox
+from calotype.disks.writers.guest_bytes import GuestDisk, RawDisk
+from calotype.disks.writers.nbd import NbdDisk, ServerGone
+from calotype.disks.writers.pipeline import Cancelled, Progress
+from calotype.errors import ConversionFailed
+
+SOCKET: Final = "nbd"
+START_S: Final = 60.0  # until qemu-nbd listens
+RETRY_S: Final = 0.01
+END_S: Final = 5.0  # until a server that went away has ended
+STEPS: Final = 1000  # that progress is told in, at most
+
+T = TypeVar("T")
+
+
+class Writer(Protocol):
+    def __call__(self, disk: GuestDisk, target: Path, /, *, progress: Progress, cancelled: Cancelled) -> None: ...
+
+
+class ServerFailed(Exception):
+    """qemu-nbd did not serve the image to its end."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.status)
+        self.result = result
+
+
+async def write(
+    writer: Writer,
+    sandbox: Sandbox,
+    source: Path,
+    image: str | None,
+    target: Path,
+    *,
+    virtual_size: int,
+    limits: Limits,
+    window: Window | None,
+    progress: Callable[[float], None],
+) -> None:
+    """Write the disk in `source` to the existing, empty file `target`.
+
+    `image` is how qemu is told of it; None: it is raw, and its part in `window` is read directly. `progress` gets 0.0
+    to 1.0, in the event loop. When this returns or raises, also on cancellation, no thread and no child is left.
+    Raises `ServerFailed`, `TimeoutError` after `limits.wall_s` of qemu-nbd's, `ConversionFailed`, `OSError`.
+    """
+    async with AsyncExitStack() as opened:
+        if image is None:
+            file = opened.enter_context(await asyncio.to_thread(partial(source.open, "rb", buffering=0)))
+            disk: GuestDisk = RawDisk.of(file.fileno(), window)
+        else:
+            disk = await opened.enter_async_context(_served(sandbox, source, image, target.parent, limits))
+        if not virtual_size <= disk.size < virtual_size + 512:
+            raise ConversionFailed(f"the image holds a disk of {disk.size} bytes, not of {virtual_size}")
+        await _carried_out(writer, disk, target, progress)
+
+
+async def _carried_out(writer: Writer, disk: GuestDisk, target: Path, progress: Callable[[float], None]) -> None:
+    loop, stop = asyncio.get_running_loop(), threading.Event()
+    steps: asyncio.Queue[int | None] = asyncio.Queue()
+    last = -1
+
+    def tell(done: int) -> None:
+        nonlocal last
+        step = done * STEPS // disk.size
+        if step > last:
+            last = step
+            loop.call_soon_threadsafe(steps.put_nowait, step)
+
+    work = partial(writer, disk, target, progress=tell, cancelled=stop.is_set)
+    running = loop.run_in_executor(None, work)
+    running.add_done_callback(lambda _: steps.put_nowait(None))
+    try:
+        while (step := await steps.get()) is not None:
+            progress(step / STEPS)
+    finally:
+        stop.set()
+        await _ended(running, disk.interrupt)
+    running.result()
+
+
+async def _ended(running: "asyncio.Future[T]", end: Callable[[], object]) -> None:
+    """End what runs, if it still does, and wait until it has, also when cancelled again meanwhile."""
+    if not running.done():
+        end()
+    while not running.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([running])
+    if not running.cancelled():
+        running.exception()  # looked at: if it matters, it is told elsewhere
+
+
+@asynccontextmanager
+async def _served(sandbox: Sandbox, source: Path, image: str, scratch: Path, limits: Limits) -> AsyncIterator[NbdDisk]:
+    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="nbd-", dir=scratch))
+    server = asyncio.create_task(
+        sandbox.run(
+            ["qemu-nbd", "--read-only", "--shared=1", "--cache=writeback", f"--socket={OUT_FOLDER}/{SOCKET}", image],
+            read_only=[source],
+            writable=folder,
+            limits=limits,
+        )
+    )
+    try:
+        with await _connected(folder, server) as connection:
+            disk = await _greeted(connection)
+            yield disk
+            disk.close()
+    except ServerGone as error:
+        await asyncio.wait([server], timeout=END_S)
+        if server.done():
+            raise ServerFailed(await server) from error
+        raise ConversionFailed(f"the image could not be read: {error}") from error
+    finally:
+        await _ended(server, server.cancel)
+        await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+
+
+async def _greeted(connection: socket.socket) -> NbdDisk:
+    running = asyncio.get_running_loop().run_in_executor(None, NbdDisk, connection)
+    try:
+        return await asyncio.shield(running)
+    finally:
+        await _ended(running, partial(connection.shutdown, socket.SHUT_RDWR))
+
+
+async def _connected(folder: Path, server: "asyncio.Task[Result]") -> socket.socket:
+    """Knock until somebody opens."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    name = f"/proc/self/fd/{descriptor}/{SOCKET}"  # the folder's own may be longer than a socket's can be
+    try:
+        async with asyncio.timeout(START_S):
+            while not server.done():
+                connection = socket.socket(socket.AF_UNIX)
+                try:
+                    connection.connect(name)
+                except OSError:
+                    connection.close()
+                    await asyncio.wait([server], timeout=RETRY_S)
+                else:
+                    return connection
+        raise ServerFailed(await server)
+    finally:
+        os.close(descriptor)

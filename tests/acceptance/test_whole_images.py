@@ -14,6 +14,7 @@ from typing import Any, Final
 import pytest
 
 from tests.acceptance.test_ims_servers import guest_bytes
+from tests.disks import guest
 from tests.inventory import MIB, Described
 from tests.service import Client, Service, until
 
@@ -614,3 +615,64 @@ def test_lists_tell_kept_backups_and_those_of_the_source_in_pages(make_service: 
         assert listed("origin=service") == sorted(kept.items())
         assert listed("origin=source") == sorted(dict.fromkeys(saved, "source").items())
         assert client.http.get("/calotype/v1/backups?origin=mars").status_code == 400
+
+
+# --- what runs there --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("told", "known"),
+    [({}, "Ubuntu 22.04 Server 64bit"), ({"os_version": "Windows 10 64bit"}, "Windows 10 64bit")],
+)
+def test_the_system_on_the_disk_is_found_where_the_source_does_not_know_it_and_remembered(
+    demo: Client, described: Described, tmp_path: Path, told: dict[str, Any], known: str
+) -> None:
+    root = guest.ext(tmp_path / "root.img", guest.linux_root(tmp_path / "root"), mib=8)
+    system = guest.gpt(tmp_path / "disk", [(guest.LINUX_DATA, root)]).read_bytes()
+
+    first = image_of(demo, whole(demo, instance_id=described.server((system, {}), (disk(), {}), **told)))
+    deleted(demo, first)
+    second = image_of(demo, whole(demo, backup_id=first["__backup_id"], whole_image_type="CBR"))
+
+    assert (first["__os_version"], second["__os_version"]) == (known, known)
+    assert backup(demo, second["__backup_id"])["server"]["os_version"] == known
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+
+def test_the_commands_show_download_and_delete_a_backup(
+    service: Service, demo: Client, described: Described, tmp_path: Path
+) -> None:
+    data = disk()
+    image = image_of(demo, whole(demo, instance_id=described.server((disk(), {}), (data, {"name": "logs"}))))
+    backup_id, target = image["__backup_id"], tmp_path / "logs.qcow2"
+
+    listed = service.run("calotype", "backup", "list", "--origin", "service").stdout
+    shown = service.run("calotype", "backup", "show", backup_id).stdout
+    service.run("calotype", "backup", "download", backup_id, "1", "-o", str(target))
+    refusal = service.run("calotype", "backup", "delete", backup_id, ok=False)
+    deleted(demo, image)
+    gone = service.run_json("calotype", "backup", "delete", backup_id, "--json")
+
+    assert (backup_id in listed, image["id"] in listed) == (True, True)
+    assert "logs" in shown
+    assert guest_bytes(target, tmp_path) == data
+    assert (refusal.returncode, "backup_in_use" in refusal.stderr) == (1, True)
+    assert gone == {"deleted": [backup_id]}
+    assert demo.http.get(f"/calotype/v1/backups/{backup_id}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "arguments", [("show", "none"), ("show", "a/b"), ("delete", ""), ("download", "none", "0", "-o", "{folder}/x")]
+)
+def test_the_commands_tell_of_a_backup_that_is_not_there(
+    service: Service, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    given = [argument.format(folder=tmp_path) for argument in arguments]
+
+    done = service.run("calotype", "backup", *given, ok=False)
+
+    assert done.returncode == 1
+    assert "backup_not_found" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -144,7 +144,8 @@ class Backups:
         activate: Callable[[Blob], BlobId],
         now: int,
     ) -> frozenset[BlobId]:
-        """Make a backup that is being created available, with these disks, whose bytes are stored.
+        """Make a backup that is being created available, with these disks, whose bytes are stored, and with what is
+        known of its server by now.
 
         `activate` makes the image active, in this transaction, with the blob of the system disk; it returns the blob
         that the image has then. The image's row is locked. Returns the blobs that the backup has: of equal bytes there
@@ -163,7 +164,7 @@ class Backups:
             stored.append(replace(disk, blob=replace(disk.blob, id=blob_id)))
         quota.change(c, kept.project_id, self.images.limits, stored_bytes=sum(disk.size for disk in stored))
         params = {"project_id": kept.project_id, "id": kept.id, "image_id": kept.image_id}
-        if not sql.run(c, sql.COMPLETE, **params):
+        if not sql.run(c, sql.COMPLETE, **params, server=sql.encoded(kept.server)):
             raise BackupNotFound(f"the backup {kept.id} is no longer wanted")
         sql.insert_disks(c, kept, stored)
         return frozenset(disk.blob.id for disk in stored)

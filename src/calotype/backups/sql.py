@@ -45,7 +45,7 @@ ON CONFLICT (project_id, id) DO NOTHING
 
 # Its disks are there. Guarded: the job's failure may have taken the row back.
 COMPLETE = """
-UPDATE backups SET state = 'available'
+UPDATE backups SET state = 'available', server = :server
  WHERE project_id = :project_id AND id = :id AND image_id = :image_id AND state = 'creating'
 """
 INSERT_DISK = """
@@ -98,7 +98,7 @@ def insert(c: Connection, kept: KeptBackup) -> bool:
             "origin": kept.origin.value,
             "shared": kept.shared,
             "server_id": kept.server.id,
-            "server": msgspec.json.encode(kept.server).decode(),
+            "server": encoded(kept.server),
             "vault_id": kept.vault_id,
             "size": kept.server_bytes,
             "image_id": kept.image_id,
@@ -129,6 +129,10 @@ def insert_disks(c: Connection, kept: KeptBackup, disks: Sequence[KeptDisk]) -> 
 def run(c: Connection, statement: str, **params: object) -> int:
     """Run a statement that changes rows; return how many it changed."""
     return int(c.execute(text(statement), params).rowcount)
+
+
+def encoded(server: Server) -> str:
+    return msgspec.json.encode(server).decode()
 
 
 def held_by_vault(c: Connection, vault_id: str) -> tuple[int, frozenset[str]]:

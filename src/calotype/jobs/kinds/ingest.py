@@ -33,11 +33,11 @@ from calotype.images import attributes
 from calotype.images.model import Image, ImageId
 from calotype.images.os_detected import attributes_of
 from calotype.jobs.kinds.parts import Parts
-from calotype.jobs.model import Job, JobType
+from calotype.jobs.model import WHOLE, Job, JobType
 from calotype.jobs.run import Result, Run, Superseded, upload_id
 
 # Job types whose image a server is started from, so that the system on it matters.
-STARTED_FROM: Final = frozenset({JobType.IMPORT, JobType.FROM_SERVER, JobType.FROM_VOLUME})
+STARTED_FROM: Final = frozenset({JobType.IMPORT, JobType.FROM_SERVER, JobType.FROM_VOLUME, *WHOLE})
 
 
 class Source(Struct, frozen=True, kw_only=True):

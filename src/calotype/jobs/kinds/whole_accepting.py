@@ -59,7 +59,7 @@ class Whole(Struct, frozen=True, kw_only=True):
                 created_at=now,
             )
             self.backups.begin_in(c, kept)
-            request = {"server": str(server.id), "backup": backup_id, "volumes": _volumes(server)}
+            request = {"server": str(server.id), "backup": backup_id, **_brought(server)}
             return self._submit_in(c, caller, JobType.WHOLE_FROM_SERVER, request, image)
 
         return await self.images.db.write(work)
@@ -93,7 +93,7 @@ class Whole(Struct, frozen=True, kw_only=True):
                 raise _missing(kind, backup_id)  # it was deleted just now
             image = self._create_in(c, caller, spec, found.server, found.id, origin, now)
             self.backups.begin_in(c, _copy_of(found, image, now))
-            request = {"backup": backup_id, "volumes": _volumes(found.server)}
+            request = {"backup": backup_id, **_brought(found.server)}
             return self._submit_in(c, caller, JobType.WHOLE_FROM_BACKUP, request, image)
 
         return await self.images.db.write(work)
@@ -150,9 +150,12 @@ def _copy_of(backup: Backup, image: Image, now: int) -> KeptBackup:
     )
 
 
-def _volumes(server: Server) -> list[str]:
-    """The system disk first."""
-    return [str(volume.id) for volume in server.volumes]
+def _brought(server: Server) -> dict[str, object]:
+    """The disks that the job is to bring, the system disk first; and whether it is known what runs there."""
+    return {
+        "volumes": [str(volume.id) for volume in server.volumes],
+        "os_known": server.os_version is not None,
+    }
 
 
 def _missing(kind: BackupKind, backup_id: str) -> BackupNotFound:

@@ -13,16 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
+from msgspec.structs import replace
 from sqlalchemy import Connection
 
-from calotype.backups.model import KeptDisk
+from calotype.backups.model import KeptBackup, KeptDisk
 from calotype.backups.rules import unusable
 from calotype.backups.service import Backups
 from calotype.blobs.model import Blob, BlobId, nth_of
 from calotype.blobs.threads import to_the_end
 from calotype.db.engine import now_ms
-from calotype.disks.model import DiskFormat
+from calotype.disks.model import DiskFormat, Inspection, Window
 from calotype.errors import FormatMismatch, ImageTooLarge, VolumeUnusable
+from calotype.images.model import Image
 from calotype.jobs.kinds.ingest import Ingest, digests_of_json, image_of
 from calotype.jobs.kinds.parts import Parts
 from calotype.jobs.model import Job, JobType
@@ -92,6 +94,10 @@ class DiskSteps(Ingest):
             "stored_format": stored.value,
             "as_it_is": stored is found.format and not found.snapshots,
         }
+
+    async def _detected(self, run: Run, image: Image, found: Inspection, window: Window | None) -> Mapping[str, str]:
+        known = run.job.request["os_known"]  # the source of servers says what runs there
+        return {} if known else await super()._detected(run, image, found, window)
 
     async def _reserve(self, run: Run, target: Path) -> None:
         """The run reserves for all disks together."""
@@ -247,7 +253,7 @@ class WholeServer:
         def finish(c: Connection) -> frozenset[BlobId]:
             now, image_id = now_ms(), image_of(run.job)
             self.images.held_in(c, image_id, run.upload_id)
-            kept = self.backups.of_image_in(c, image_id)
+            kept = _knowing(self.backups.of_image_in(c, image_id), properties.get("__os_version"))
             activate = partial(self._activate_in, c, run, disks[0], properties, now)
             used = self.backups.keep_in(c, kept, disks, activate, now)
             run.succeed_in(c, entities=dict(run.job.entities), image_id=image_id, now=now)
@@ -318,6 +324,11 @@ def _stored(run: Run, number: int, disk: Mapping[str, Any]) -> KeptDisk:
         virtual_size=disk["virtual_size"],
         disk_format=disk["format"],
     )
+
+
+def _knowing(kept: KeptBackup, os_version: str | None) -> KeptBackup:
+    """The backup, of a server of which it was found out what runs there."""
+    return kept if os_version is None else replace(kept, server=replace(kept.server, os_version=os_version))
 
 
 def _folder(run: Run, number: int) -> Path:

@@ -27,7 +27,7 @@ from calotype.cli import app
 from calotype.disks.convert import TARGETS as WRITTEN
 from calotype.disks.formats import signatures
 from calotype.disks.gate import DECLARED, NEVER_TAKEN
-from calotype.identity.permissions import GRANTS
+from calotype.identity.permissions import BESIDE, GRANTS, OneOf
 from calotype.jobs import view
 from calotype.jobs.kinds import export
 from calotype.jobs.model import COPIES, CREATIONS, SHARING, Job, JobId, JobStatus, JobType, Step, StepState
@@ -405,20 +405,83 @@ def _needed(route: Route) -> str:
         return "none, no token"
     if route.permission == "":
         return "any token"
-    given = [route.permission] if isinstance(route.permission, str) else route.permission
-    return ", ".join(code(action) for action in dict.fromkeys(given))
+    if isinstance(route.permission, OneOf):
+        return " or ".join(code(action) for action in route.permission.actions)
+    return ", ".join(code(action) for action in _actions(route))
+
+
+def _actions(route: Route) -> list[str]:
+    """All that the route names, in its order."""
+    if isinstance(route.permission, OneOf):
+        return [*route.permission.actions]
+    given = [route.permission or ""] if isinstance(route.permission, str | None) else route.permission
+    return [action for action in dict.fromkeys(given) if action]
 
 
 def permissions() -> str:
     """Of the actions that anything asks for."""
-    roles = list(GRANTS)
+    roles = [role for role, granted in GRANTS.items() if granted]
     sources = [path.read_text() for path in (ROOT / "src").rglob("*.py") if path.name != "permissions.py"]
     rows = [
         [code(action), *("yes" if action in GRANTS[role] else "" for role in roles)]
         for action in sorted(set().union(*GRANTS.values()))
         if any(f'"{action}"' in source for source in sources)
     ]
-    return table(["Action", *roles], rows)
+    columns = [f"{role} (1)" if role in BESIDE else role for role in roles]
+    beside = "; ".join(f"{role} with {other}" for role, other in BESIDE.items())
+    return (
+        f"{table(['Action', *columns], rows)}\n(1) Grants nothing without another role on the same project: {beside}.\n"
+    )
+
+
+def calls_of_actions() -> str:
+    """The calls that want each action, of every face. Of those with a slash at the end and without, one."""
+    wanting: dict[str, dict[str, None]] = {}
+    for route in ROUTES:
+        for action in _actions(route):
+            either = " (or another)" if isinstance(route.permission, OneOf) else ""
+            wanting.setdefault(action, {})[code(told_path(route).removesuffix("/")) + either] = None
+    return table(["Action", "Calls"], [[code(action), "<br>".join(wanting[action])] for action in sorted(wanting)])
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+# What is limited, the setting, the code of IMS when there is more.
+SET_LIMITS: Final = (
+    ("bytes of a file that is imported, registered or uploaded", "image.file_bytes", "IMG.0059"),
+    ("bytes of a file of a quick import", "image.quick_bytes", "IMG.0059"),
+    ("bytes of an image that is exported without `is_quick_export`", "image.export_bytes", "IMG.0160"),
+    ("bytes of an image that is copied, here or to another region", "image.export_bytes", "IMG.0059"),
+    ("bytes of an image that is exported: fewer than", "image.quick_bytes", "IMG.0071"),
+    ("bytes of the system disk of a server, save in a full-server image", "servers.disk_bytes", "IMG.0111"),
+    ("bytes of another disk of a server", "servers.disk_bytes", "IMG.0022"),
+    ("virtual size of a disk in bytes", "image.virtual_bytes_per_image", "IMG.0059"),
+    ("images of a project, with those that are being made", "image.count_per_project", "IMG.0015"),
+    ("bytes that a project stores", "image.stored_bytes_per_project", "IMG.0059"),
+    ("images that a project makes at once", "jobs.creations_per_project", "IMG.0060"),
+    ("images that a project copies at once", "jobs.copies_per_project", "IMG.0060"),
+    ("projects that an image is shared with", "image.members", "IMG.0088"),
+    ("projects that a full-server image is shared with", "image.whole_image_members", "IMG.0088"),
+    ("data disks that one import brings", "image.data_disks", "IMG.0194"),
+    ("tags of an image", "image.tags", "IMG.0116"),
+    ("days that a finished job can be read", "jobs.retention_days", ""),
+    ("seconds that a token is valid", "identity.token_lifetime_s", ""),
+)
+UNITS: Final = ((1024**4, "TiB"), (1024**3, "GiB"))
+
+
+def limits() -> str:
+    in_force = settings.Settings()
+    variables = {dotted: variable for variable, dotted in settings.variables().items()}
+    rows = []
+    for what, dotted, img in SET_LIMITS:
+        section, _, name = dotted.partition(".")
+        value = getattr(getattr(in_force, section), name)
+        sizes = [f"{value // unit} {word}" for unit, word in UNITS if "bytes" in name and value % unit == 0]
+        rows.append(
+            [what, sizes[0] if sizes else str(value), code(dotted), code(variables[dotted]), code(img) if img else ""]
+        )
+    return table(["What", "Default", "Setting", "Variable", "Code on IMS"], rows)
 
 
 # --- formats ----------------------------------------------------------------------------------------------------------
@@ -465,6 +528,8 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "routes-identity": lambda: routes("identity"),
     "routes-native": lambda: routes("native"),
     "permissions": permissions,
+    "calls-of-actions": calls_of_actions,
+    "limits": limits,
     "formats-declared": formats_declared,
     "formats-out": formats_out,
     "formats-refused": formats_refused,

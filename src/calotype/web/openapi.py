@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from calotype import VERSION
+from calotype.identity.permissions import OneOf
 from calotype.settings import BUCKET_NAME
 from calotype.web import described
 from calotype.web.request import app_of
@@ -143,6 +144,8 @@ def _operation(route: Route, schemas: "_Schemas") -> dict[str, Any]:
         "summary": route.summary,
         "x-permission": _permissions(route),
     }
+    if isinstance(route.permission, OneOf):
+        told["x-permission-one-of"] = [*route.permission.actions]
     if route.permission is None:
         told["security"] = []
     parameters = [
@@ -166,6 +169,9 @@ def _operation_id(route: Route) -> str:
 
 
 def _permissions(route: Route) -> list[str]:
+    """All that are needed; of those of which one is enough, none is."""
+    if isinstance(route.permission, OneOf):
+        return []
     given = (route.permission or "",) if isinstance(route.permission, str | None) else route.permission
     return [action for action in dict.fromkeys(given) if action]
 

@@ -15,12 +15,13 @@ from starlette.routing import Route as StarletteRoute
 
 from calotype.errors import CalotypeError, Unauthenticated, WrongProject
 from calotype.identity.model import Caller
-from calotype.identity.permissions import require
+from calotype.identity.permissions import OneOf, require, require_one
 from calotype.web import problems, signed
 from calotype.web.request import app_of
 
 Family = Literal["ims", "imagev2", "identity", "native"]
 Handler = Callable[[Request], Awaitable[Response]]
+Permission = str | tuple[str, ...] | OneOf | None
 PROJECT: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -43,7 +44,7 @@ class Media(Struct, frozen=True, kw_only=True):
 
 
 class Route(Struct, frozen=True, kw_only=True):
-    """`permission`: an action or several, all needed; "" a token of any kind; None nothing, not even a token.
+    """`permission`: an action or several, all needed; `OneOf` several; "" any token; None nothing, not even a token.
 
     What is taken and given is told by a type that msgspec knows, a JSON Schema or a `Media`; None: there is no body.
     It is for the published description (`openapi.py`): handlers check what arrives themselves.
@@ -53,7 +54,7 @@ class Route(Struct, frozen=True, kw_only=True):
     path: str  # Starlette's form: /v2/images/{image_id}
     handler: Handler
     family: Family
-    permission: str | tuple[str, ...] | None
+    permission: Permission
     summary: str = ""
     reads: tuple[Parameter, ...] = ()
     takes: Any = None
@@ -127,7 +128,9 @@ async def _admitted(route: Route, request: Request) -> Request:
         raise Unauthenticated("this call wants a token that is scoped to a project")
     if in_path is not None and in_path != who.project_id:
         raise WrongProject("the project in the path is not that of the token")
-    if route.permission:
+    if isinstance(route.permission, OneOf):
+        require_one(who, route.permission.actions)
+    elif route.permission:
         require(who, *([route.permission] if isinstance(route.permission, str) else route.permission))
     return request
 

@@ -7,7 +7,7 @@ from starlette.responses import Response
 from calotype.jobs.model import JobId
 from calotype.web.described import Accepted
 from calotype.web.request import json
-from calotype.web.route import Route
+from calotype.web.route import Permission, Route
 
 
 def accepted(job_id: JobId) -> Response:
@@ -15,7 +15,7 @@ def accepted(job_id: JobId) -> Response:
     return json({"job_id": job_id})
 
 
-def route(method: str, path: str, handler: Any, permission: str | tuple[str, ...], summary: str, takes: Any) -> Route:
+def route(method: str, path: str, handler: Any, permission: Permission, summary: str, takes: Any) -> Route:
     return Route(
         method=method,
         path=path,

@@ -19,7 +19,7 @@ from calotype.errors import (
     VolumeUnusable,
     WrongImageType,
 )
-from calotype.identity.permissions import require
+from calotype.identity.permissions import OneOf, require
 from calotype.images.model import DEFAULT_OS_VERSION, ImageCreate
 from calotype.images.os_versions import find
 from calotype.jobs.kinds import capture, import_file, import_ova
@@ -36,6 +36,7 @@ LONGEST_ID: Final = 64  # of a server or a volume
 DATA: Final = "cloudimages/dataimages/action"
 CREATE_SYSTEM: Final = "ims:serverImages:create"
 CREATE_DATA: Final = "ims:dataImages:create"
+CREATE_EITHER: Final = OneOf((CREATE_SYSTEM, CREATE_DATA))  # what the body asks for tells which
 
 
 async def create_image(request: Request) -> Response:
@@ -49,6 +50,7 @@ async def create_image(request: Request) -> Response:
         if request.url.path.startswith("/v1/") and not (fields.text(given, "os_version") or fields.text(given, "type")):
             return accepted(await _data_import(request, given))
         return accepted(await _import(request, given, listed))
+    require(caller(request), CREATE_SYSTEM)
     if fields.text(given, "instance_id") is not None:
         return accepted(await _from_server(request, given))
     if fields.text(given, "volume_id") is not None:
@@ -78,6 +80,7 @@ async def _import(
     request: Request, given: fields.Body, data_images: Sequence[fields.Body], *, quick: bool = False
 ) -> JobId:
     app, who = app_of(request), caller(request)
+    require(who, CREATE_SYSTEM)  # the path may be open to those who make data disk images only
     spec, environment = draft(request, given), fields.kind(given)
     iso = environment == "IsoImage"
     os_version, os_properties = fields.os_properties(given)
@@ -243,6 +246,7 @@ async def _from_volume(request: Request, given: fields.Body) -> JobId:
 
 async def _from_volumes(request: Request, given: fields.Body, listed: Sequence[fields.Body]) -> JobId:
     app = app_of(request)
+    require(caller(request), CREATE_SYSTEM)
     if fields.text(given, "instance_id") is not None:
         raise MalformedBody("instance_id: not together with data_images; the disks say whose they are")
     if len(listed) > app.settings.jobs.creations_per_project:
@@ -312,11 +316,11 @@ def _id(given: fields.Body, field: str) -> str:
 # The calls of v2.1 ask for the caller's own rights where a key is used: with no keys here, they are the same.
 ROUTES = [
     *(
-        route("POST", f"/{version}/cloudimages/action", create_image, CREATE_SYSTEM, summary, NewImsImage)
-        for version, summary in (
-            ("v2", "Create an image from a file, a server or disks"),
-            ("v1", "The same, under its older path; a file without os_version and type is a data disk"),
-            ("v2.1", "The same, in safe mode"),
+        route("POST", f"/{version}/cloudimages/action", create_image, wanted, summary, NewImsImage)
+        for version, wanted, summary in (
+            ("v2", CREATE_SYSTEM, "Create an image from a file, a server or disks"),
+            ("v1", CREATE_EITHER, "The same, under its older path; a file without os_version and type is a data disk"),
+            ("v2.1", CREATE_SYSTEM, "The same, in safe mode"),
         )
     ),
     *(
@@ -327,7 +331,7 @@ ROUTES = [
         )
     ),
     *(
-        route("POST", f"/{version}/cloudimages/quickimport/action", quick_import, CREATE_SYSTEM, summary, QuickImport)
+        route("POST", f"/{version}/cloudimages/quickimport/action", quick_import, CREATE_EITHER, summary, QuickImport)
         for version, summary in (
             ("v2", "Create an image from a large raw file, which is kept as it is"),
             ("v2.1", "The same, in safe mode"),

@@ -40,7 +40,7 @@ ROUTES = [
         path="/v1/{project_id}/jobs/{job_id}",
         handler=show_status,
         family="ims",
-        permission="ims:imageJobs:getPercentage",
+        permission=query.ASKING,
         summary="How a job stands",
         reads=(
             Parameter(name="X-IMS-Revision", where="header", summary="2022-10: the older form"),

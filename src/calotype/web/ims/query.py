@@ -13,8 +13,8 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from calotype.db.fast import FastReads
-from calotype.errors import CalotypeError, Forbidden, JobNotFound, Unauthenticated, WrongProject
-from calotype.identity.permissions import GRANTS
+from calotype.errors import CalotypeError, JobNotFound, Unauthenticated, WrongProject
+from calotype.identity.permissions import OneOf, require_one
 from calotype.jobs import sql, view
 from calotype.jobs.model import Job
 from calotype.settings import Settings
@@ -22,12 +22,8 @@ from calotype.web import problems, signed
 
 PATH: Final = re.compile(r"/v1/([^/]+)/jobs/([^/]+)", re.ASCII)
 JOB_ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
-# Roles that may ask how a job stands: those with any of the reading rights.
-ASKING: Final = frozenset(
-    role
-    for role, actions in GRANTS.items()
-    if actions & {"ims:images:list", "ims:images:get", "ims:imageJobs:getPercentage"}
-)
+# Who has any right to read may ask how a job stands.
+ASKING: Final = OneOf(("ims:imageJobs:getPercentage", "ims:images:list", "ims:images:get"))
 OLD: Final = "2022-10"
 Message = MutableMapping[str, Any]
 
@@ -98,8 +94,7 @@ class JobQuery:
             raise Unauthenticated("this call wants a token that is scoped to a project")
         if project_id != caller.project_id:
             raise WrongProject("the project in the path is not that of the token")
-        if not (caller.roles & ASKING):
-            raise Forbidden("your roles on this project do not allow ims:imageJobs:getPercentage")
+        require_one(caller, ASKING.actions)
         job, form = await found(app.fast, job_id)
         if job is None or job.project_id != project_id:
             raise JobNotFound

@@ -17,6 +17,7 @@ from otcextensions.sdk.imsv2.v2.image import Image as OtcImage
 from tests.acceptance.test_imagev2 import CONTENT, OCTETS, active, create, name
 from tests.acceptance.test_signatures import credentials_of, made
 from tests.actors import Actors
+from tests.inventory import MIB, Described
 from tests.service import Client, Service, until
 
 # The SDKs warn of their own affairs.
@@ -47,6 +48,15 @@ MEMBER: Final[Mapping[str, Any]] = {
     "created_at": RFC_3339,
     "updated_at": RFC_3339,
 }
+# Of a job: absent and null are the same to Go, a value of another type is not.
+JOB: Final[Mapping[str, Any]] = dict.fromkeys(
+    ("status", "job_id", "job_type", "begin_time", "end_time", "error_code", "fail_reason"), (str, type(None))
+)
+ENTITIES: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(("image_id", "image_name", "current_task"), (str, type(None))),
+    **dict.fromkeys(("results", "sub_jobs_result", "sub_jobs_list"), list),
+    "process_percent": (int, float),
+}
 
 
 def decoded(item: dict[str, Any], types: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,6 +82,31 @@ def answered(answer: httpx.Response, status: int) -> Any:
 def listed(client: Client, **filters: Any) -> list[dict[str, Any]]:
     images = answered(client.http.get("/v2/cloudimages", params=filters), 200)["images"]
     return [decoded(image, IMAGE) for image in images]
+
+
+def waited_for(client: Client, job_id: str) -> dict[str, Any]:
+    """The entities of a job that succeeded, which is polled as Terraform polls it."""
+
+    def polled() -> dict[str, Any] | None:
+        job = answered(client.http.get(f"/v1/{client.project_id}/jobs/{job_id}"), 200)
+        assert job["status"] in ("INIT", "RUNNING", "SUCCESS"), job
+        typed(job, JOB)
+        typed(job["entities"], ENTITIES)
+        for child in job["entities"].get("sub_jobs_result", []):
+            typed(child, JOB)
+            typed(child["entities"], ENTITIES)
+        entities: dict[str, Any] = job["entities"]
+        return entities if job["status"] == "SUCCESS" else None
+
+    found: dict[str, Any] = until(polled, f"job {job_id}")
+    return found
+
+
+def typed(item: Mapping[str, Any], types: Mapping[str, Any]) -> None:
+    for key, value in item.items():
+        if key in types:
+            assert isinstance(value, types[key]), (key, value)
+            assert not isinstance(value, bool), (key, value)
 
 
 def without_project(client: Client, path: str) -> str:
@@ -137,6 +172,91 @@ def test_ims_image_v2_and_its_tags(demo: Client) -> None:
     assert before == old
     assert answered(demo.http.get(path), 200)["tags"] == new
     assert decoded(renamed, IMAGE)["name"] == "renamed"
+
+
+@pytest.fixture
+def described(service: Service) -> Described:
+    return Described(service)
+
+
+def tagged(client: Client, image_id: str) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = answered(client.http.get(f"/v2/{client.project_id}/images/{image_id}/tags"), 200)[
+        "tags"
+    ]
+    return found
+
+
+@pytest.mark.parametrize("source", ["instance_id", "volume_id"])
+def test_ims_image_v2_of_a_server_and_of_a_volume(demo: Client, described: Described, source: str) -> None:
+    content, tags = bytes(MIB), [{"key": "muh", "value": "kuh"}]
+    id_ = described.server((content, {}), status="stopped") if source == "instance_id" else described.volume(content)
+    body = {"name": name(), "description": "of terraform", source: id_, "image_tags": tags}
+    if source == "volume_id":
+        body |= {"os_version": "Debian GNU/Linux 9.0.0 64bit"}
+
+    job_id = answered(demo.http.post("/v2/cloudimages/action", json=body), 200)["job_id"]
+    image_id = waited_for(demo, job_id)["image_id"]
+    (image,) = listed(demo, id=image_id)
+
+    assert (image["name"], image["__description"]) == (body["name"], "of terraform")
+    assert image["__data_origin"] == f"{source.removesuffix('_id')},{id_}"
+    assert int(image["__image_size"]) > 0
+    assert (image["visibility"], image["file"]) == ("private", f"/v2/images/{image_id}/file")
+    assert tagged(demo, image_id) == tags
+    assert demo.http.request("DELETE", image["self"], json={}).status_code == 204
+    assert listed(demo, id=image_id) == []
+
+
+@pytest.mark.parametrize("with_tags", [False, True])
+@pytest.mark.parametrize("source", ["volume", "file"])
+def test_ims_data_image_v2(demo: Client, described: Described, source: str, with_tags: bool) -> None:
+    """Without tags it reads the image's id beside the sub jobs, with tags that of the first sub job."""
+    given = {"name": name(), "description": "a data disk"}
+    if source == "volume":
+        server = described.server((bytes(MIB), {}), (bytes(MIB), {}), status="running")
+        path, volume_id = "/v2/cloudimages/action", f"{server[:8]}-vol1"
+        body: dict[str, Any] = {"data_images": [{**given, "volume_id": volume_id}]}
+        origin = f"volume,{volume_id}"
+    else:
+        bucket = f"tf-{uuid.uuid4().hex[:12]}"
+        demo.put_object(bucket, "data.raw", bytes(MIB))
+        path, origin = "/v1/cloudimages/action", f"file,{bucket}:data.raw"
+        body = {**given, "image_url": f"{bucket}:data.raw", "min_disk": 40, "os_type": "Linux"}
+
+    entities = waited_for(demo, answered(demo.http.post(path, json=body), 200)["job_id"])
+    image_id = entities["sub_jobs_result"][0]["entities"]["image_id"] if with_tags else entities["image_id"]
+    tags = [{"key": "foo", "value": "bar"}] if with_tags else []
+    if with_tags:
+        of_image = f"/v2/{demo.project_id}/images/{image_id}/tags/action"
+        answered(demo.http.post(of_image, json={"action": "create", "tags": tags}), 204)
+    (image,) = listed(demo, id=image_id)
+    rename = [{"op": "replace", "path": "/name", "value": "renamed"}]
+    renamed = answered(demo.http.patch(f"/v2/cloudimages/{image_id}", json=rename), 200)
+
+    assert (image["name"], image["__description"]) == (given["name"], "a data disk")
+    assert (image["virtual_env_type"], image["__data_origin"]) == ("DataImage", origin)
+    assert (image["visibility"], tagged(demo, image_id)) == ("private", tags)
+    assert decoded(renamed, IMAGE)["name"] == "renamed"
+    assert demo.http.request("DELETE", image["self"], json={}).status_code == 204
+    assert demo.http.get(image["self"]).status_code == 404
+
+
+@pytest.mark.parametrize("delete_backup", [False, True])
+def test_full_server_images_are_known_by_their_attributes(
+    demo: Client, described: Described, delete_backup: bool
+) -> None:
+    server = described.server((bytes(MIB), {}), (bytes(MIB), {}), status="stopped")
+    body = {"name": name(), "instance_id": server, "image_tags": [{"key": "a", "value": "b"}]}
+
+    job_id = answered(demo.http.post("/v1/cloudimages/wholeimages/action", json=body), 200)["job_id"]
+    image_id = waited_for(demo, job_id)["image_id"]
+    (image,) = listed(demo, id=image_id, limit=1)
+
+    assert image["__whole_image"] == "true"
+    backup = image["__backup_id"]
+    assert demo.http.request("DELETE", image["self"], json={"delete_backup": delete_backup}).status_code == 204
+    left = demo.http.get(f"/calotype/v1/backups/{backup}").status_code
+    assert (left == 404) == delete_backup
 
 
 def test_images_image_access_v2_and_its_acceptance(service: Service, demo: Client, admin: Client) -> None:
@@ -312,3 +432,20 @@ def test_otcextensions_lists_with_filters_and_updates(cloud: Any, demo: Client) 
     assert (found.id, found.status, found.image_size) == (image["id"], "active", str(len(CONTENT)))
     assert (updated["id"], updated["name"]) == (image["id"], "renamed")
     assert demo.image(image["id"])["name"] == "renamed"
+
+
+def test_otcextensions_makes_images_of_servers_and_disks(cloud: Any, demo: Client, service: Service) -> None:
+    server = Described(service).server((bytes(MIB), {}), (bytes(MIB), {}), status="stopped")
+    disks = [{"name": "data", "volume_id": f"{server[:8]}-vol1"}]
+
+    system = cloud.imsv2.create_image(name="of-server", instance_id=server, tags=["team.blue"])
+    data = cloud.imsv2.create_image(data_images=disks)
+    ended = [cloud.imsv1.wait_for_async_job(job.job_id, timeout=120, wait=1) for job in (system, data)]
+
+    assert [(job.status, job.job_type) for job in ended] == [
+        ("SUCCESS", "imsCreateImageByInstance"),
+        ("SUCCESS", "imsVolumesToSysDataImagesJob"),
+    ]
+    (found,) = cloud.imsv2.images(id=ended[0].entities.image_id)
+    assert (found.name, found.tags) == ("of-server", ["team=blue"])
+    assert demo.image(ended[1].entities.image_id)["virtual_env_type"] == "DataImage"

@@ -242,7 +242,7 @@ def test_an_image_is_made_with_ten_tags_at_most(client: Client, field: str) -> N
 
 # --- numbers and texts ------------------------------------------------------------------------------------------------
 
-EDGES: Final = [
+EDGES: Final[list[tuple[str, dict[str, Any], dict[str, Any], str]]] = [
     (CREATE, {"name": "n" * 128}, {"name": "n" * 129}, "IMG.0002"),
     (CREATE, {"description": "d" * 1024}, {"description": "d" * 1025}, "IMG.0004"),
     (CREATE, {"min_disk": 1024}, {"min_disk": 1025}, "IMG.0055"),

@@ -158,6 +158,9 @@ def test_what_is_wrong_with_a_request_is_told_with_its_code_and_changes_nothing(
         (DATA, {**plain, "name": None}, "IMG.0013"),
         (DATA, {**plain, "image_url": None}, "IMG.0017"),
         (DATA, {**plain, "min_disk": None}, "IMG.0055"),
+        (DATA, {**plain, "os_type": "Other"}, "IMG.0122"),
+        (QUICK, {**plain, "type": "DataImage", "os_type": "Other"}, "IMG.0122"),
+        (CREATE, {**system, "type": "IsoImage", "is_quick_import": True}, "IMG.0072"),
         (DATA, {**plain, "min_disk": 2049}, "IMG.0055"),
         (DATA, {**plain, "min_disk": 0}, "IMG.0055"),
         (DATA, {**plain, "os_type": "BeOS"}, "IMG.0122"),
@@ -193,3 +196,22 @@ def test_what_is_wrong_with_a_request_is_told_with_its_code_and_changes_nothing(
         answer = demo.http.post(path, json=given)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, code), (path, body, answer.text)
     assert jobs_and_images(demo) == before
+
+
+@pytest.mark.parametrize(
+    ("os_type", "version", "platform"),
+    [
+        ("Windows", "Other Windows(64 bit)", "Other"),
+        ("Linux", "Other Linux(64 bit)", "Other"),
+        ("Other", "Other Linux(64 bit)", "Other"),
+    ],
+)
+def test_of_a_system_whose_type_alone_is_known_the_version_fits_the_type(
+    demo: Client, bucket: str, os_type: str, version: str, platform: str
+) -> None:
+    demo.put_object(bucket, "system.raw", disk(1))
+
+    body = {"name": "typed", "image_url": f"{bucket}:system.raw", "min_disk": 1, "os_type": os_type}
+    image = demo.image(demo.succeeded(demo.submit("POST", CREATE, body))["entities"]["image_id"])
+
+    assert (image["__os_type"], image["__os_version"], image["__platform"]) == (os_type, version, platform)

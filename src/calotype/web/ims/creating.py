@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from calotype.errors import (
+    InvalidOsType,
     InvalidSize,
     MalformedBody,
     MissingOsVersion,
@@ -34,6 +35,7 @@ MOST_SYSTEM_GB: Final = 1024  # min_disk of a system disk image
 MOST_DATA_GB: Final = 2048  # and of a data disk image
 LONGEST_ID: Final = 64  # of a server or a volume
 DATA: Final = "cloudimages/dataimages/action"
+OF_TYPE: Final = {"Windows": "Other Windows(64 bit)"}  # the OS version of a system of which only the type is given
 CREATE_SYSTEM: Final = "ims:serverImages:create"
 CREATE_DATA: Final = "ims:dataImages:create"
 CREATE_EITHER: Final = OneOf((CREATE_SYSTEM, CREATE_DATA))  # what the body asks for tells which
@@ -88,6 +90,8 @@ async def _import(
     config = fields.flag(given, "is_config") or fields.flag(given, "is_config_init")
     if os_version is None and iso:
         raise MissingOsVersion("an ISO image wants os_version")
+    if iso and quick:
+        raise QuickFormat("a quick import takes raw files, not ISOs; leave is_quick_import out")
     if os_version is None and quick:
         raise UnknownOsVersion("a quick import of a system disk wants os_version")
     min_disk = fields.number(given, "min_disk", least=1, most=MOST_SYSTEM_GB, default=None)
@@ -100,7 +104,7 @@ async def _import(
     spec = replace(
         spec,
         min_disk=min_disk,
-        os_version=os_version or DEFAULT_OS_VERSION,
+        os_version=os_version or OF_TYPE.get(os_properties.get("__os_type", ""), DEFAULT_OS_VERSION),
         properties={
             **os_properties,
             **fields.boot_properties(given),
@@ -186,6 +190,8 @@ def _data_file(request: Request, beside: fields.Body, given: fields.Body, number
     if min_disk is None:
         raise InvalidSize(f"min_disk: wants the size of the data disk in GB, 1 to {MOST_DATA_GB}")
     os_type = fields.os_type(given) or "Linux"
+    if number is None and os_type == "Other":  # of a listed disk it is the system disk's
+        raise InvalidOsType("os_type: wants Linux or Windows for a data disk")
     fields.no_encryption(given, "DataImage")
     address = fields.address(given, "image_url")
     spec = replace(

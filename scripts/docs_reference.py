@@ -285,7 +285,7 @@ def job_types() -> str:
             CALLS[kind],
             ", ".join(view.SUCCESS_ENTITIES[kind]),
             PLANS[kind].queue,
-            counted.get(kind, "one at once for each image"),
+            counted.get(kind, "one at once for each image" if PLANS[kind].steps else "its sub jobs"),
         ]
         for kind in JobType
     ]

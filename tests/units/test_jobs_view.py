@@ -46,6 +46,7 @@ RUNNING = (
     '"current_task":"ImportImageTask:ObtainImageInfoTask"}'
 )
 FAILED = '{"image_name":"web-golden-17","error_code":"IMG.0057","error":"object b:k not found"}'
+WHOLE = (JobType.WHOLE_FROM_SERVER, JobType.WHOLE_FROM_BACKUP)
 WORKER_ID = view.worker_step_id(ID)
 
 
@@ -74,7 +75,7 @@ ENTITIES = {
     (JobType.REPLICATE, JobStatus.SUCCESS): NAME_AND_ID,
     (JobType.TASK, JobStatus.SUCCESS): NAME_AND_ID,
     (JobType.LOCATE, JobStatus.SUCCESS): NAME_AND_ID,
-    **{(kind, JobStatus.SUCCESS): NAME_AND_ID for kind in (*MAKING, JobType.FROM_VOLUMES)},
+    **{(kind, JobStatus.SUCCESS): NAME_AND_ID for kind in (*MAKING, JobType.FROM_VOLUMES, *WHOLE)},
     (JobType.IMPORT_DATA, JobStatus.SUCCESS): NAME_AND_ID[:-1] + _worker("SUCCESS", f"{NAME_AND_ID}") + "}",
     (JobType.IMPORT_DATA, JobStatus.RUNNING): RUNNING[:-1] + _worker("RUNNING", RUNNING) + "}",
     (JobType.IMPORT_DATA, JobStatus.FAIL): FAILED[:-1] + _worker("FAIL", FAILED) + "}",

@@ -8,6 +8,7 @@ import pytest
 
 from calotype.identity.permissions import ADMINISTER, BESIDE, GRANTS, IMS, OneOf, granted
 from calotype.web.app import ROUTES
+from calotype.web.openapi import document
 from calotype.web.route import Permission, Route
 
 SYSTEM, DATA, WHOLE = "ims:serverImages:create", "ims:dataImages:create", "ims:wholeImages:create"
@@ -114,6 +115,14 @@ def test_every_call_of_ims_is_in_the_documented_table() -> None:
     calls = {SAME_AS.get(told(route), told(route)) for route in ROUTES if route.family == "ims"}
 
     assert calls - set(DOCUMENTED) == set()
+
+
+def test_the_published_description_tells_them() -> None:
+    told_of = document(ROUTES)["paths"]
+    either, all_ = told_of["/v2/cloudimages/quickimport/action"]["post"], told_of["/v1/cloudimages/tags"]["put"]
+
+    assert (either["x-permission"], either["x-permission-one-of"]) == ([], [SYSTEM, DATA])
+    assert (set(all_["x-permission"]), "x-permission-one-of" in all_) == ({GET, UPDATE}, False)
 
 
 def test_every_action_that_is_asked_for_is_granted_to_someone() -> None:

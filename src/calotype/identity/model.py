@@ -11,7 +11,7 @@ DomainId = NewType("DomainId", str)  # 32 hex, or "default"
 RoleId = NewType("RoleId", str)  # 32 hex
 
 DEFAULT_DOMAIN: Final = DomainId("default")
-BUILT_IN_ROLES: Final = ("admin", "member", "reader")  # those that `permissions.GRANTS` knows
+BUILT_IN_ROLES: Final = ("admin", "member", "reader")  # made at the first start
 
 
 class Caller(Struct, frozen=True, kw_only=True):

@@ -28,6 +28,7 @@ from calotype.disks.convert import TARGETS as WRITTEN
 from calotype.disks.formats import signatures
 from calotype.disks.gate import DECLARED, NEVER_TAKEN
 from calotype.identity.permissions import BESIDE, GRANTS, OneOf
+from calotype.images.attributes import DISK_FORMATS
 from calotype.jobs import view
 from calotype.jobs.kinds import export
 from calotype.jobs.model import COPIES, CREATIONS, SHARING, Job, JobId, JobStatus, JobType, Step, StepState
@@ -489,7 +490,7 @@ def limits() -> str:
 
 def formats_declared() -> str:
     unsaid = "what is found, else kept unseen"
-    rows = [[code(name), code(found) if found else unsaid] for name, found in DECLARED.items()]
+    rows = [[code(name), code(found) if found else unsaid] for name, found in DECLARED.items() if name in DISK_FORMATS]
     return table(["`disk_format` of the Image API", "What the bytes must be"], rows)
 
 

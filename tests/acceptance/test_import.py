@@ -21,6 +21,8 @@ MADE: Final = {
     "fixed.vhd": ("vpc", "subformat=fixed,force_size=on"),
     "vhdx": ("vhdx", ""),
     "vdi": ("vdi", ""),
+    "qed": ("qed", ""),
+    "qcow": ("qcow", ""),
 }
 EXPORTS: Final = {"qcow2": "qcow2", "vhd": "vpc", "vmdk": "vmdk"}
 

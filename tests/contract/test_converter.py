@@ -49,8 +49,8 @@ def looked_at(path: Path, declared: str | None = None) -> Inspection:
         return inspect(file, declared=declared, most_virtual_bytes=1024**4)
 
 
-def made_by_qemu_img(source: Path, target: Path, *words: str) -> Path:
-    subprocess.run(["qemu-img", "convert", "-f", "raw", *words, source, target], check=True, capture_output=True)
+def made_by_qemu_img(source: Path, target: Path, *words: str, check: bool = True) -> Path:
+    subprocess.run(["qemu-img", "convert", "-f", "raw", *words, source, target], check=check, capture_output=True)
     return target
 
 
@@ -118,6 +118,10 @@ async def test_a_real_image_is_read_from_what_others_write(
         (DiskFormat.QCOW2, ("-O", "qcow2", "-o", "cluster_size=2M,preallocation=metadata")),
         (DiskFormat.QCOW2, ("-O", "qcow2", "-o", "cluster_size=4k,refcount_bits=1,lazy_refcounts=on")),
         (DiskFormat.QCOW2, ("-c", "-O", "qcow2", "-o", "cluster_size=4k")),
+        (DiskFormat.QED, ("-O", "qed")),
+        (DiskFormat.QED, ("-O", "qed", "-o", "cluster_size=4k,table_size=2")),
+        (DiskFormat.QED, ("-O", "qed", "-o", "cluster_size=1M,table_size=8")),
+        (DiskFormat.QCOW, ("-O", "qcow")),
     ],
 )
 async def test_every_kind_that_others_write_is_read(
@@ -146,6 +150,20 @@ async def written_and_read(
     await converter.compare(source, DiskFormat.RAW, ours, DiskFormat.QCOW2, virtual_size=size, progress=quiet)
 
     assert found.virtual_size == looked_at(ours).virtual_size == size
+
+
+async def test_a_compressed_qcow_is_read(tmp_path: Path) -> None:
+    """qemu-img writes it whole, and then says that it has failed: what it wrote is compared, not asked about."""
+    converter, size = Converter(Sandbox.detect(required=False)), 2 * 1024**2
+    source, theirs, ours = tmp_path / "full.raw", tmp_path / "theirs", tmp_path / "ours"
+    source.write_bytes(b"".join(os.urandom(50_000) + b"text " * 10_000 for _ in range(100))[:size])
+    made_by_qemu_img(source, theirs, "-c", "-O", "qcow", check=False)
+
+    found = looked_at(theirs, DiskFormat.QCOW)
+    await converter.convert(theirs, DiskFormat.QCOW, ours, TargetKind.QCOW2_ZSTD, virtual_size=size, progress=quiet)
+    await converter.compare(source, DiskFormat.RAW, ours, DiskFormat.QCOW2, virtual_size=size, progress=quiet)
+
+    assert found.virtual_size == size > theirs.stat().st_size
 
 
 @pytest.mark.parametrize("name", [name for name in build.SOUND if name != "iso"])
@@ -243,6 +261,29 @@ async def test_clusters_that_are_only_leaked_are_no_error(converter: Converter, 
     await converter.check(path, DiskFormat.QCOW2)
 
 
+async def test_a_qed_that_was_not_closed_is_read_if_its_tables_are_right(
+    converter: Converter, small: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "open.qed"
+    path.write_bytes(build.qed(features=2))
+
+    await converter.check(path, DiskFormat.QED)
+    await converter.compare(path, DiskFormat.QED, small, DiskFormat.RAW, virtual_size=build.SIZE, progress=quiet)
+
+
+@pytest.mark.parametrize("features", [0, 2])
+async def test_a_qed_whose_data_is_used_twice_is_found_damaged(
+    converter: Converter, features: int, tmp_path: Path
+) -> None:
+    """The gate looks at where each cluster is, not at who else is there."""
+    path = tmp_path / "twice.qed"
+    path.write_bytes(build.qed(features=features, l2={500: 5 * 4096}))
+    assert looked_at(path).format is DiskFormat.QED
+
+    with pytest.raises(TruncatedDisk, match="damaged"):
+        await converter.check(path, DiskFormat.QED)
+
+
 @pytest.mark.parametrize("format_", sorted(set(DiskFormat) - CHECKED))
 async def test_a_format_without_a_check_is_not_checked(format_: DiskFormat, converter: Converter) -> None:
     await converter.check(Path("/there/is/no/such/file"), format_)
@@ -290,6 +331,26 @@ def with_parent(secret: Path) -> bytes:
 
 @pytest.mark.parametrize(
     ("format_", "made"),
+    [
+        (DiskFormat.QED, lambda secret: build.qed(features=5, backing=secret, l1={0: 0})),
+        (DiskFormat.QCOW, lambda secret: build.qcow1(backing=secret, l1={0: 0})),
+    ],
+    ids=["qed", "qcow"],
+)
+async def test_a_backing_file_of_an_older_format_is_not_opened_either(
+    format_: DiskFormat, made: Callable[[bytes], bytes], converter: Converter, tmp_path: Path
+) -> None:
+    secret, image, target = tmp_path / "secret", tmp_path / "image", tmp_path / "target"
+    secret.write_bytes(b"secret".ljust(build.SIZE, b"!"))
+    image.write_bytes(made(os.fsencode(secret)))
+
+    await converter.convert(image, format_, target, TargetKind.RAW, virtual_size=build.SIZE, progress=quiet)
+
+    assert target.read_bytes() == bytes(build.SIZE)
+
+
+@pytest.mark.parametrize(
+    ("format_", "made"),
     [(DiskFormat.QCOW2, with_data_file), (DiskFormat.VMDK, with_flat_extent), (DiskFormat.VMDK, with_parent)],
 )
 async def test_another_file_is_not_to_be_had_inside(
@@ -311,7 +372,7 @@ async def test_another_file_is_not_to_be_had_inside(
     assert b"secret" not in target.read_bytes()
 
 
-@pytest.mark.parametrize("family", ["qcow2", "vmdk", "vhd", "vhdx", "vdi"])
+@pytest.mark.parametrize("family", ["qcow2", "vmdk", "vhd", "vhdx", "vdi", "qed", "qcow"])
 async def test_what_the_gate_refuses_would_be_bounded_all_the_same(family: str, tmp_path: Path) -> None:
     """qemu-img itself on every hostile image: it ends, it says why, and it writes no more than a disk of that size."""
     converter, room = Converter(Sandbox.detect(required=False)), asyncio.Semaphore(4)

@@ -22,6 +22,8 @@ IMAGES: Final[dict[str, tuple[DiskFormat, Callable[[], bytes]]]] = {
     "fixed vhd": (DiskFormat.VHD, build.vhd_fixed),
     "vhdx": (DiskFormat.VHDX, build.vhdx),
     "vdi": (DiskFormat.VDI, build.vdi),
+    "qed": (DiskFormat.QED, build.qed),
+    "qcow": (DiskFormat.QCOW, build.qcow1),
     "raw": (DiskFormat.RAW, build.raw),
 }
 

@@ -339,6 +339,95 @@ def vdi(
     return padded(head, SECTOR) + padded(table, SECTOR) + CONTENT.ljust(MIB, b"\0")
 
 
+# --- QED --------------------------------------------------------------------------------------------------------------
+
+
+def qed(
+    *,
+    size: int = SIZE,
+    cluster: int = 4 * KIB,
+    table: int = 2,
+    header: int = 1,
+    features: int = 0,
+    compatible: int = 0,
+    autoclear: int = 0,
+    backing: bytes = b"",
+    backing_size: int | None = None,
+    l1_offset: int | None = None,
+    l1: Mapping[int, int] = {},
+    l2: Mapping[int, int] = {},
+) -> bytes:
+    """Header, L1 table, L2 table and as many clusters as the content needs. `l1`, `l2`: other entries, by index."""
+    at_l1 = header * cluster
+    at_l2 = at_l1 + table * cluster
+    at_data = at_l2 + table * cluster
+    named = len(backing) if backing_size is None else backing_size
+    head = struct.pack(
+        "<4sIIIQQQQQII", b"QED\0", cluster, table, header, features, compatible, autoclear,
+        at_l1 if l1_offset is None else l1_offset, size, 64 if named else 0, named,
+    )  # fmt: skip
+    clusters = -(-len(CONTENT) // cluster)
+    first = {0: at_l2, **l1}
+    second = {**{index: at_data + index * cluster for index in range(clusters)}, **l2}
+    return b"".join(
+        [
+            padded(head + backing, header * cluster),
+            table_of("<Q", first, table * cluster),
+            table_of("<Q", second, table * cluster),
+            padded(CONTENT, cluster),
+        ]
+    )
+
+
+def table_of(entry: str, values: Mapping[int, int], length: int) -> bytes:
+    """A table of `length` bytes with the `values` at their indices, and zeros."""
+    table = bytearray(length)
+    for index, value in values.items():
+        struct.pack_into(entry, table, index * struct.calcsize(entry), value)
+    return bytes(table)
+
+
+# --- qcow, version 1 --------------------------------------------------------------------------------------------------
+
+
+def qcow1(
+    *,
+    version: int = 1,
+    size: int = SIZE,
+    cluster_bits: int = 12,
+    l2_bits: int = 9,
+    backing: bytes = b"",
+    backing_offset: int | None = None,
+    crypt: int = 0,
+    l1_offset: int = 48,
+    l1: Mapping[int, int] = {},
+    l2: Mapping[int, int] = {},
+    compressed: bool = False,
+) -> bytes:
+    """Header with the L1 table (512 bytes), L2 table, and the content: by clusters, or all of them compressed.
+    `l1`, `l2`: other entries, by index."""
+    cluster, at_data = 1 << cluster_bits, SECTOR + (8 << l2_bits)
+    second, data = dict[int, int](), b""
+    for index, start in enumerate(range(0, len(CONTENT), cluster)):
+        piece = padded(CONTENT[start : start + cluster], cluster)
+        second[index] = at_data + len(data)
+        if compressed:
+            packer = zlib.compressobj(wbits=-12)
+            piece = packer.compress(piece) + packer.flush()
+            second[index] |= 1 << 63 | len(piece) << (63 - cluster_bits)
+        data += piece
+    if backing and backing_offset is None:
+        backing_offset = SECTOR - 100
+    head = struct.pack(
+        ">4sIQIIQBBHIQ", b"QFI\xfb", version, backing_offset or 0, len(backing), 0, size, cluster_bits, l2_bits, 0,
+        crypt, l1_offset,
+    )  # fmt: skip
+    first = head + table_of(">Q", {0: SECTOR, **l1}, SECTOR - len(head))
+    if backing_offset == SECTOR - 100:
+        first = first[:-100] + backing[:100].ljust(100, b"\0")
+    return first + table_of(">Q", {**second, **l2}, 8 << l2_bits) + data
+
+
 # --- ISO and raw disks ------------------------------------------------------------------------------------------------
 
 
@@ -378,6 +467,9 @@ SOUND: Final[Mapping[str, Callable[[], bytes]]] = {
     "vhdx": vhdx,
     "vdi": vdi,
     "iso": iso,
+    "qed": qed,
+    "qcow": qcow1,
+    "qcow-compressed": lambda: qcow1(compressed=True),
     "raw": raw,
 }
 FORMAT_OF: Final = {name: name.split("-")[0] for name in SOUND}

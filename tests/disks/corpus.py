@@ -55,7 +55,7 @@ class Case(Struct, frozen=True, kw_only=True):
 
 
 def hostile() -> Iterator[Case]:
-    for cases in (qcow2(), vmdk(), vhd(), vhdx(), vdi(), foreign(), polyglots(), tiny()):
+    for cases in (qcow2(), vmdk(), vhd(), vhdx(), vdi(), qed(), qcow1(), foreign(), polyglots(), tiny()):
         yield from cases
 
 
@@ -359,11 +359,109 @@ def vdi() -> Iterator[Case]:
         yield case(f"cut-at-{length}", TruncatedDisk, sound[:length])
 
 
+def qed() -> Iterator[Case]:
+    def case(name: str, error: type[DiskRefused], content: bytes) -> Case:
+        return Case.of(name=f"qed-{name}", format_="qed", content=content, error=error)
+
+    cluster = 4096
+    for number, target in enumerate(TARGETS):
+        yield case(f"backing-{number}", UnsafeDisk, build.qed(features=1, backing=target))
+    yield case("backing-read-as-raw", UnsafeDisk, build.qed(features=5, backing=b"/etc/passwd"))
+    yield case("backing-bit-only", UnsafeDisk, build.qed(features=1))
+    yield case("backing-raw-bit-only", UnsafeDisk, build.qed(features=4))
+    yield case("backing-name-only", UnsafeDisk, build.qed(backing=b"/etc/passwd"))
+    yield case("backing-of-4-gib", UnsafeDisk, build.qed(features=1, backing_size=0xFFFFFFFF))
+    for bit in (3, 4, 31, 63):
+        yield case(f"unknown-feature-{bit}", UnsafeDisk, build.qed(features=1 << bit))
+    for bad in (0, 1, 2048, 4097, 12288, 1 << 27, 0xFFFFFFFF):
+        yield case(f"clusters-of-{bad}-bytes", FormatMismatch, over(build.qed(), struct.pack("<I", bad), 4))
+    for bad in (0, 1, 3, 32, 0xFFFFFFFF):
+        yield case(f"tables-of-{bad}-clusters", FormatMismatch, over(build.qed(), struct.pack("<I", bad), 8))
+    # Each is within the specification; together they make tables of a gibibyte, of which QEMU keeps fifty.
+    yield case("tables-of-1-gib", DiskTooLarge, over(build.qed(), struct.pack("<II", 1 << 26, 16), 4))
+    yield case("header-of-nothing", FormatMismatch, over(build.qed(), bytes(4), 12))
+    yield case("header-of-16-tib", TruncatedDisk, over(build.qed(), b"\xff" * 4, 12))
+    yield case("size-0", EmptyDisk, build.qed(size=0))
+    yield case("size-of-half-a-sector", FormatMismatch, build.qed(size=SIZE + 100))
+    yield case("size-beyond-its-tables", FormatMismatch, build.qed(size=1024 * 1024 * cluster + 512))
+    yield case("16-eib", DiskTooLarge, build.qed(size=2**64 - 512))
+    yield case("l1-in-the-header", FormatMismatch, build.qed(l1_offset=0))
+    yield case("l1-in-a-longer-header", FormatMismatch, build.qed(header=2, l1_offset=cluster))
+    yield case("l1-not-aligned", FormatMismatch, build.qed(l1_offset=cluster + 8))
+    yield case("l1-outside-the-file", TruncatedDisk, build.qed(l1_offset=1 << 40))
+    yield case("l1-at-the-end-of-everything", TruncatedDisk, build.qed(l1_offset=2**64 - cluster))
+    yield case("l2-in-the-header", FormatMismatch, build.qed(header=2, l1={1: cluster}))
+    yield case("l2-is-a-zero-mark", FormatMismatch, build.qed(l1={1: 1}))
+    yield case("l2-not-aligned", FormatMismatch, build.qed(l1={0: 3 * cluster + 512}))
+    yield case("l2-outside-the-file", TruncatedDisk, build.qed(l1={1: 1 << 40}))
+    yield case("l2-half-outside-the-file", TruncatedDisk, build.qed(l1={0: len(build.qed()) - cluster}))
+    yield case("l2-outside-for-what-no-guest-sees", TruncatedDisk, build.qed(l1={1023: 1 << 40}))
+    yield case("l2-used-twice", FormatMismatch, build.qed(l1={1: 3 * cluster}))
+    yield case("l2-overlaps-another", FormatMismatch, build.qed(l1={1: 4 * cluster}))
+    yield case("l2-is-the-l1", FormatMismatch, build.qed(l1={1: cluster}))
+    yield case("l2-overlaps-the-l1", FormatMismatch, build.qed(l1={0: 2 * cluster}))
+    yield case("data-in-the-header", FormatMismatch, build.qed(header=2, l2={500: cluster}))
+    yield case("data-not-aligned", FormatMismatch, build.qed(l2={500: 5 * cluster + 512}))
+    yield case("data-not-aligned-to-a-bit", FormatMismatch, build.qed(l2={500: 5 * cluster + 1}))
+    yield case("data-is-2", FormatMismatch, build.qed(l2={500: 2}))
+    yield case("data-outside-the-file", TruncatedDisk, build.qed(l2={500: 1 << 40}))
+    yield case("data-at-the-end-of-everything", TruncatedDisk, build.qed(l2={500: 2**64 - cluster}))
+    sound = build.qed()
+    for length in (4, 63, 4095, 2 * cluster, 4 * cluster, 5 * cluster, len(sound) - 1):
+        yield case(f"cut-at-{length}", TruncatedDisk, sound[:length])
+
+
+def qcow1() -> Iterator[Case]:
+    def case(name: str, error: type[DiskRefused], content: bytes) -> Case:
+        return Case.of(name=f"qcow-{name}", format_="qcow", content=content, error=error)
+
+    for number, target in enumerate(TARGETS):
+        yield case(f"backing-{number}", UnsafeDisk, build.qcow1(backing=target))
+    yield case("backing-outside-the-file", UnsafeDisk, build.qcow1(backing_offset=1 << 40))
+    yield case("backing-without-offset", UnsafeDisk, build.qcow1(backing=b"/etc/passwd", backing_offset=0))
+    for crypt in (1, 2, 0xFFFFFFFF):
+        yield case(f"encrypted-{crypt}", UnsafeDisk, build.qcow1(crypt=crypt))
+    for version in (0, 4, 0xFFFFFFFF):
+        yield case(f"version-{version}", FormatMismatch, build.qcow1(version=version))
+    for bits in (0, 8, 17, 63, 255):
+        yield case(f"clusters-of-2-to-the-{bits}-bytes", FormatMismatch, over(build.qcow1(), bytes([bits]), 32))
+    for bits in (0, 5, 14, 63, 255):
+        yield case(f"tables-of-2-to-the-{bits}-entries", FormatMismatch, over(build.qcow1(), bytes([bits]), 33))
+    yield case("size-0", EmptyDisk, build.qcow1(size=0))
+    yield case("size-1", FormatMismatch, build.qcow1(size=1))
+    yield case("size-of-half-a-sector", FormatMismatch, build.qcow1(size=SIZE + 100))
+    yield case("16-eib", DiskTooLarge, build.qcow1(size=2**64 - 512))
+    # CVE-2014-0222, CVE-2014-0223: sizes that overflow, and an L1 table of gibibytes.
+    yield case("l1-of-256-mib", FormatMismatch, over(build.qcow1(size=MOST_VIRTUAL_BYTES), bytes([9, 6]), 32))
+    yield case("l1-of-4-mib", TruncatedDisk, build.qcow1(size=MOST_VIRTUAL_BYTES))
+    yield case("l1-in-the-header", FormatMismatch, build.qcow1(l1_offset=40))
+    yield case("l1-at-no-place", FormatMismatch, build.qcow1(l1_offset=0))
+    yield case("l1-outside-the-file", TruncatedDisk, build.qcow1(l1_offset=1 << 40))
+    yield case("l1-at-the-end-of-everything", TruncatedDisk, build.qcow1(l1_offset=2**64 - 8))
+    yield case("l2-in-the-header", FormatMismatch, build.qcow1(l1={1: 8}))
+    yield case("l2-outside-the-file", TruncatedDisk, build.qcow1(l1={1: 1 << 40}))
+    yield case("l2-at-the-end-of-everything", TruncatedDisk, build.qcow1(l1={1: 2**64 - 8}))
+    yield case("l2-half-outside-the-file", TruncatedDisk, build.qcow1(l1={0: len(build.qcow1()) - 512}))
+    yield case("l2-used-twice", FormatMismatch, build.qcow1(l1={1: SECTOR}))
+    yield case("l2-overlaps-another", FormatMismatch, build.qcow1(l1={1: 2 * SECTOR}))
+    yield case("l2-is-the-l1", FormatMismatch, build.qcow1(l1={1: 48}))
+    yield case("l2-holds-the-l1", FormatMismatch, build.qcow1(l1_offset=2 * SECTOR, l2={64: SECTOR}))
+    yield case("data-not-at-a-sector", FormatMismatch, build.qcow1(l2={500: 9 * SECTOR + 1}))
+    yield case("data-outside-the-file", TruncatedDisk, build.qcow1(l2={500: 1 << 40}))
+    yield case("compressed-outside-the-file", TruncatedDisk, build.qcow1(l2={500: 1 << 63 | 9 << 51 | 1 << 40}))
+    ends = len(build.qcow1())
+    beyond = build.qcow1(l2={500: 1 << 63 | 101 << 51 | ends - 100})
+    yield case("compressed-beyond-the-end", TruncatedDisk, beyond)
+    yield case("compressed-to-nothing", FormatMismatch, build.qcow1(l2={500: 1 << 63 | ends - 100}))
+    sound, packed_ = build.qcow1(), build.qcow1(compressed=True)
+    for length in (8, 47, 50, 512, 4607, 4608, len(sound) - 1):
+        yield case(f"cut-at-{length}", TruncatedDisk, sound[:length])
+    yield case("compressed-cut", TruncatedDisk, packed_[:-1])
+
+
 def foreign() -> Iterator[Case]:
     """Formats that are known in order to be refused, whatever they are declared as."""
     marks = {
-        "qed": b"QED\0" + struct.pack("<III", 65536, 4, 1),
-        "qcow-1": b"QFI\xfb\0\0\0\x01" + struct.pack(">QIIQ", 0, 0, 0, SIZE),
         "parallels": b"WithoutFreeSpace" + struct.pack("<I", 2),
         "parallels-ext": b"WithouFreSpacExt" + struct.pack("<I", 2),
         "bochs": b"Bochs Virtual HD Image",
@@ -375,7 +473,7 @@ def foreign() -> Iterator[Case]:
     }
     for name, mark in marks.items():
         content = mark.ljust(SECTOR, b"\0") + CONTENT
-        declared = {"qed": "qed", "qcow-1": "qcow", "cowd": "vmdk", "sesparse": "vmdk"}.get(name, "raw")
+        declared = {"cowd": "vmdk", "sesparse": "vmdk"}.get(name, "raw")
         yield Case.of(name=f"foreign-{name}", format_=declared, content=content, error=FormatMismatch)
     dmg = CONTENT + b"koly".ljust(512, b"\0")
     yield Case.of(name="foreign-dmg", format_="raw", content=dmg, error=FormatMismatch)
@@ -415,6 +513,14 @@ def polyglots() -> Iterator[Case]:
     yield case("vhd-fixed-iso", "vhd", build.vhd_fixed(content=build.iso()))
     yield case("vhd-fixed-qcow2", "vhd", build.vhd_fixed(content=sound))
     yield case("vhd-fixed-vmdk-text", "vhd", build.vhd_fixed(content=build.vmdk_descriptor(kind="monolithicFlat")))
+    old, older = build.qed(), build.qcow1()
+    for name, made in (("qed", old), ("qcow", older)):
+        yield case(f"{name}-vhd", name, made + build.vhd_footer(kind=2, size=len(made)))
+        yield case(f"{name}-mbr", name, over(made, b"\x55\xaa", 510))
+        yield case(f"{name}-vdi", name, over(made, b"\x7f\x10\xda\xbe", 0x40))
+        yield case(f"{name}-iso", name, over(made, b"\x01CD001\x01", 32 * 1024))
+        yield case(f"{name}-dmg", name, made + b"koly".ljust(512, b"\0"))
+        yield case(f"vhd-fixed-{name}", "vhd", build.vhd_fixed(content=made))
     yield case("luks-vhd", "vhd", b"LUKS\xba\xbe\0\1".ljust(SIZE, b"\0") + build.vhd_footer(kind=2))
 
 
@@ -432,6 +538,8 @@ def tiny() -> Iterator[Case]:
         "vhdx": b"vhdxfile",
         "vdi": bytes(0x40) + b"\x7f\x10\xda\xbe",
         "iso": bytes(32 * 1024 + 1) + b"CD001",
+        "qed": b"QED\0",
+        "qcow": b"QFI\xfb\0\0\0\x01",
     }
     for format_, mark in marks.items():
         yield Case.of(name=f"mark-only-{format_}", format_=format_, content=mark, error=TruncatedDisk)
@@ -459,6 +567,9 @@ def harmless() -> Iterator[tuple[str, bytes]]:
     yield "vmdk-in-the-middle", bytes(SECTOR) + build.vmdk()
     yield "vhd-footer-not-at-the-end", build.vhd_fixed() + bytes(SECTOR)
     yield "almost-qcow2", b"QFI\xfa" + CONTENT
+    yield "almost-qed", b"QED\x01" + CONTENT
+    yield "qed-in-the-middle", bytes(SECTOR) + build.qed()
+    yield "qcow-in-the-middle", bytes(SECTOR) + build.qcow1()
     yield "elf", b"\x7fELF" + CONTENT
 
 

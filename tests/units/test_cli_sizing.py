@@ -23,7 +23,7 @@ def made(folder: Path, qemu_format: str, options: str = "") -> bytes:
 
 @pytest.mark.parametrize(
     ("qemu_format", "options"),
-    [("qcow2", ""), ("vmdk", ""), ("vpc", "force_size=on"), ("vhdx", ""), ("vdi", "")],
+    [("qcow2", ""), ("vmdk", ""), ("vpc", "force_size=on"), ("vhdx", ""), ("vdi", ""), ("qed", ""), ("qcow", "")],
 )
 def test_the_head_of_a_disk_image_says_how_large_the_disk_is(qemu_format: str, options: str, tmp_path: Path) -> None:
     assert virtual_size(made(tmp_path, qemu_format, options)) == 3 * GIB
@@ -42,7 +42,10 @@ def test_of_a_raw_disk_the_head_says_nothing(tmp_path: Path) -> None:
     assert virtual_size(made(tmp_path, "raw")) is None
 
 
-@given(st.binary(max_size=2048), st.sampled_from([b"", b"QFI\xfb", b"KDMV", b"conectix", b"vhdxfile", b"# Disk Descr"]))
+@given(
+    st.binary(max_size=2048),
+    st.sampled_from([b"", b"QFI\xfb", b"KDMV", b"conectix", b"vhdxfile", b"# Disk Descr", b"QED\0"]),
+)
 def test_any_bytes_are_sized_or_left_alone(tail: bytes, magic: bytes) -> None:
     size = virtual_size(magic + tail)
 

@@ -163,6 +163,8 @@ DETAILS: Final = {
     "vhdx": "dynamic",
     "vdi": "dynamic",
     "iso": "ISO 9660",
+    "qed": "closed",
+    "qcow": "v1",
 }
 
 
@@ -270,7 +272,11 @@ def test_an_image_cut_anywhere_is_refused(name: str) -> None:
 @given(data=st.data(), name=st.sampled_from([name for name in build.SOUND if name != "raw"]))
 def test_a_bent_image_passes_or_is_refused_and_never_crashes(data: st.DataObject, name: str) -> None:
     content = bytearray(SOUND[name])
-    headers = {"vhdx": [(0, 512), (196608, 300), (3 << 20, 400), (2 << 20, 16)]}.get(name, [(0, 2048)])
+    tables = {
+        "vhdx": [(0, 512), (196608, 300), (3 << 20, 400), (2 << 20, 16)],
+        "qed": [(0, 64), (4096, 32), (12288, 256)],
+    }
+    headers = tables.get(name, [(0, 2048)])
     for _ in range(data.draw(st.integers(1, 4))):
         start, length = data.draw(st.sampled_from(headers))
         place = start + data.draw(st.integers(0, length - 1))
@@ -285,7 +291,8 @@ def test_a_bent_image_passes_or_is_refused_and_never_crashes(data: st.DataObject
 
 
 MARKS: Final = (b"", b"QFI\xfb\0\0\0\3", b"KDMV", b"conectix", b"vhdxfile", b"# Disk DescriptorFile\n", b"version=1\n",
-                bytes(64) + b"\x7f\x10\xda\xbe", bytes(32769) + b"CD001", b"LUKS\xba\xbe", b"QED\0")  # fmt: skip
+                bytes(64) + b"\x7f\x10\xda\xbe", bytes(32769) + b"CD001", b"LUKS\xba\xbe", b"QED\0",
+                b"QFI\xfb\0\0\0\1")  # fmt: skip
 
 
 @settings(deadline=None, max_examples=300)

@@ -29,6 +29,8 @@ SOUND: Final[dict[str, Callable[[], bytes]]] = {
     "vhdx": build.vhdx,
     "vdi": build.vdi,
     "iso": build.iso,
+    "qed": build.qed,
+    "qcow": build.qcow1,
     "gpt": build.gpt,
     "raw": build.raw,
     "text": lambda: b"/etc/passwd\n" * 100,

@@ -258,7 +258,7 @@ def test_what_is_declared_zvhd2_and_is_of_a_known_format_is_that_format(name: st
     if name == "raw":
         content = build.with_boot_sector(content)
 
-    found = keep(io.BytesIO(content), declared="zvhd2", most_virtual_bytes=MOST)
+    found = keep(io.BytesIO(content), declared="zvhd2", most_virtual_bytes=MOST, converted=True)
 
     assert found == inspect(io.BytesIO(content), declared=None, most_virtual_bytes=MOST)
 

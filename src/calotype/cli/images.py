@@ -3,7 +3,7 @@
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -13,13 +13,13 @@ from calotype.cli.failure import Failure
 from calotype.cli.options import DEFAULT_TIMEOUT_S, AsJson, Force, Timeout, Wait, service
 from calotype.cli.session import Api, quoted
 from calotype.cli.show import Meter
-from calotype.disks.model import DiskFormat
 
 IMAGE_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 PAGE: Final = 100
 FIRST: Final = ("id", "name", "status", "disk_format", "size", "virtual_size", "min_disk", "visibility")  # shown first
 LINKS: Final = frozenset({"self", "file", "schema"})  # not shown
 EXPORTS: Final = ("qcow2", "vhd", "vmdk")
+Kept = Literal["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso"]  # formats that are stored as they are
 
 image = typer.Typer(no_args_is_help=True, help="Images: create, list, show, download, export, copy and delete them.")
 Image = Annotated[str, typer.Argument(metavar="IMAGE", help="The image's id, or its exact name.")]
@@ -34,7 +34,7 @@ def create(
         str | None, typer.Option("--from", metavar="BUCKET:KEY", help="Import this object, as a job of the service.")
     ] = None,
     file: Annotated[Path | None, typer.Option("--file", metavar="PATH", help="Upload this local file.")] = None,
-    disk_format: Annotated[DiskFormat | None, typer.Option("--disk-format", help="What the uploaded file is.")] = None,
+    disk_format: Annotated[Kept | None, typer.Option("--disk-format", help="What the uploaded file is.")] = None,
     min_disk: Annotated[
         int | None,
         typer.Option(
@@ -274,11 +274,16 @@ def _by_id(api: Api, image_id: str) -> dict[str, Any]:
 
 
 def upload(
-    api: Api, file: Path, name: str, disk_format: DiskFormat, min_disk: int | None = None, os_version: str | None = None
+    api: Api,
+    file: Path,
+    name: str,
+    disk_format: Kept,
+    min_disk: int | None = None,
+    os_version: str | None = None,
 ) -> dict[str, Any]:
     """Create an image and send its bytes; the record is removed again when that fails."""
     outgoing = transfer.OutgoingFile(file, "md5")
-    record: dict[str, Any] = {"name": name, "disk_format": disk_format.value, "container_format": "bare"}
+    record: dict[str, Any] = {"name": name, "disk_format": disk_format, "container_format": "bare"}
     if min_disk is not None:
         record["min_disk"] = min_disk
     if os_version is not None:

@@ -9,6 +9,7 @@ from typing import IO, Final, cast
 
 from calotype.cli.failure import Failure
 from calotype.cli.session import Api
+from calotype.disks.formats import qed
 
 HEAD_BYTES: Final = 4 * 1024 * 1024  # holds what every format says of its size
 FOOTER_BYTES: Final = 512  # of a fixed VHD, which is a raw disk otherwise
@@ -38,6 +39,8 @@ def virtual_size(head: bytes) -> int | None:
     """Bytes that a guest sees, as the header says; None where the file itself is the disk, or nothing is said."""
     from oslo_utils.imageutils import format_inspector
 
+    if head.startswith(qed.MAGIC):  # whose header oslo.utils does not read
+        return qed.size_in(head)
     wrapper = format_inspector.InspectWrapper(cast("IO[bytes]", io.BytesIO(head)))
     while wrapper.read(64 * 1024):
         pass

@@ -42,9 +42,12 @@ DRIVERS: Final[Mapping[DiskFormat, str]] = {
     DiskFormat.VHD: "vpc",
     DiskFormat.VHDX: "vhdx",
     DiskFormat.VDI: "vdi",
+    DiskFormat.QED: "qed",
+    DiskFormat.QCOW: "qcow",
 }
-WITH_BACKING: Final = frozenset({DiskFormat.QCOW2, DiskFormat.VMDK})  # drivers that could open another file
-CHECKED: Final = frozenset({DiskFormat.QCOW2, DiskFormat.VMDK, DiskFormat.VDI, DiskFormat.VHDX})
+# Drivers that could open another file.
+WITH_BACKING: Final = frozenset({DiskFormat.QCOW2, DiskFormat.VMDK, DiskFormat.QED, DiskFormat.QCOW})
+CHECKED: Final = frozenset({DiskFormat.QCOW2, DiskFormat.VMDK, DiskFormat.VDI, DiskFormat.VHDX, DiskFormat.QED})
 CHECK_OK, CHECK_CORRUPT, CHECK_LEAKS, CHECK_UNSUPPORTED = 0, 2, 3, 63  # exit statuses of qemu-img check
 COMPARE_EQUAL, COMPARE_DIFFERENT = 0, 1
 

@@ -1,8 +1,9 @@
 """The gate: nothing reaches qemu-img, and nothing becomes an image, that has not passed here.
 
 It decides on content. Two independent readers must agree: the parsers of `calotype.disks.formats`, which read the whole
-of the tables, and `format_inspector` of oslo.utils, which OpenStack trusts. A file that would be taken for two formats
-is refused, except an ISO image that can also be booted as a disk.
+of the tables, and `format_inspector` of oslo.utils, which OpenStack trusts. QED and the first version of qcow it calls
+unsafe whatever is in them: there the two agree on the format, and our own parser alone says that an image is safe. A
+file that would be taken for two formats is refused, except an ISO image that can also be booted as a disk.
 
 Time and memory do not depend on what a file says: tables are read in slices of 64 KiB, at most 512 MiB of them.
 """
@@ -15,7 +16,7 @@ from typing import IO, BinaryIO, Final, cast
 
 from oslo_utils.imageutils import format_inspector
 
-from calotype.disks.formats import iso, partitions, qcow2, vdi, vhd, vhdx, vmdk
+from calotype.disks.formats import iso, partitions, qcow1, qcow2, qed, vdi, vhd, vhdx, vmdk
 from calotype.disks.formats.reader import SECTOR, DiskFile, Facts, rounded_up
 from calotype.disks.formats.signatures import AS_QCOW2, UNPACK, Marks, marks_of
 from calotype.disks.model import DiskFormat, Inspection, Opaque, OpaqueKind, Window
@@ -28,9 +29,12 @@ PARSERS: Final[Mapping[DiskFormat, Callable[[DiskFile], Facts]]] = {
     DiskFormat.VHDX: vhdx.parse,
     DiskFormat.VDI: vdi.parse,
     DiskFormat.ISO: iso.parse,
+    DiskFormat.QED: qed.parse,
+    DiskFormat.QCOW: qcow1.parse,
 }
-# What a `disk_format` of the Image API says about the bytes. Those of no public description (zvhd, zvhd2) say nothing:
-# whatever is found is what it is; see `keep` for what is found to be nothing.
+# What a `disk_format` of the Image API says about the bytes, and the two formats that it has no name for. Those of no
+# public description (zvhd, zvhd2) say nothing: whatever is found is what it is; see `keep` for what is found to be
+# nothing.
 DECLARED: Final[Mapping[str, DiskFormat | None]] = {
     "raw": DiskFormat.RAW,
     "gpt": DiskFormat.RAW,  # with a partition table
@@ -43,10 +47,14 @@ DECLARED: Final[Mapping[str, DiskFormat | None]] = {
     "vhdx": DiskFormat.VHDX,
     "vdi": DiskFormat.VDI,
     "iso": DiskFormat.ISO,
+    "qed": DiskFormat.QED,
+    "qcow": DiskFormat.QCOW,
     "zvhd": None,
     "zvhd2": None,
 }
-NEVER_TAKEN: Final = frozenset({"qed", "qcow", "ploop"})
+NEVER_TAKEN: Final = frozenset({"ploop"})
+# Only sources: what they become is stored. Hypervisors have given them up, and the Image API has no names for them.
+NEVER_KEPT: Final = frozenset({DiskFormat.QED, DiskFormat.QCOW})
 OPAQUE: Final = frozenset(OpaqueKind)
 ZSTD: Final = "zstd-compressed data"  # what a ZVHD2 may be; no other packing is
 
@@ -55,6 +63,7 @@ SHOWN: Final = 320 * 1024
 SHOWN_OF_VMDK: Final = 1024 * 1024 + 64 * 1024
 SHOWN_AT_END: Final = 3 * SECTOR
 CHUNK: Final = 64 * 1024
+SEEN: Final = frozenset({DiskFormat.QCOW2, DiskFormat.VMDK, *NEVER_KEPT})  # formats that oslo.utils must find as well
 
 
 def inspect(
@@ -71,22 +80,33 @@ def inspect(
     return inspect_at(read_at, size, declared=declared, most_virtual_bytes=most_virtual_bytes, window=window)
 
 
-def keep(file: BinaryIO | int, *, declared: str | None, most_virtual_bytes: int) -> Inspection | Opaque:
+def keep(
+    file: BinaryIO | int, *, declared: str | None, most_virtual_bytes: int, converted: bool = False
+) -> Inspection | Opaque:
     """`inspect`, for bytes that are to be stored: what is declared as ZVHD or ZVHD2 and is of no other format passes
-    unseen, unless it is an archive or packed otherwise than with zstd."""
+    unseen, unless it is an archive or packed otherwise than with zstd. What is `NEVER_KEPT` passes only if it is
+    `converted` to what is stored."""
     read_at, size = _reader(file)
-    return keep_at(read_at, size, declared=declared, most_virtual_bytes=most_virtual_bytes)
+    return keep_at(read_at, size, declared=declared, most_virtual_bytes=most_virtual_bytes, converted=converted)
 
 
 def keep_at(
-    read_at: Callable[[int, int], bytes], size: int, *, declared: str | None, most_virtual_bytes: int
+    read_at: Callable[[int, int], bytes],
+    size: int,
+    *,
+    declared: str | None,
+    most_virtual_bytes: int,
+    converted: bool = False,
 ) -> Inspection | Opaque:
     """`keep` for anything that can be read at an offset."""
     disk = DiskFile(read_at, size, most_virtual_bytes=most_virtual_bytes)
     if declared in OPAQUE and size > 0 and _is_unknown(disk, marks_of(disk)):
         _check_second_opinion(disk, Facts(format=DiskFormat.RAW, virtual_size=0))
         return Opaque(format=OpaqueKind(declared), file_size=size)
-    return inspect_at(read_at, size, declared=declared, most_virtual_bytes=most_virtual_bytes)
+    found = inspect_at(read_at, size, declared=declared, most_virtual_bytes=most_virtual_bytes)
+    if found.format in NEVER_KEPT and not converted:
+        raise FormatMismatch(f"the content is of the format {found.format}, which is not kept as it is; {AS_QCOW2}")
+    return found
 
 
 def _is_unknown(disk: DiskFile, marks: Marks) -> bool:
@@ -212,7 +232,12 @@ def _raw(disk: DiskFile) -> Facts:
 
 
 def _check_second_opinion(disk: DiskFile, facts: Facts) -> None:
-    """Raise if oslo.utils sees another format than we do, or something unsafe where it can see at all."""
+    """Raise if oslo.utils sees another format than we do, or something unsafe where it can see at all.
+
+    It must see the mark of a QED, and that of a qcow, whose versions it calls by one name. What it says of their safety
+    is not asked for: its answer is no, always. They are safe by what our own parsers have read, every field of the
+    header and every table, and nothing keeps them (`NEVER_KEPT`).
+    """
     shown = _shown(disk, SHOWN_OF_VMDK if facts.format is DiskFormat.VMDK else SHOWN)
     wrapper = format_inspector.InspectWrapper(cast("IO[bytes]", shown))  # it takes any iterator of chunks
     try:
@@ -225,13 +250,14 @@ def _check_second_opinion(disk: DiskFile, facts: Facts) -> None:
         if facts.format is DiskFormat.RAW:
             return
         raise UnsafeDisk(f"a damaged {facts.format} image: its header makes no sense") from error
-    other = inspectors.keys() - {facts.format.value, "raw", "gpt"}
+    name = DiskFormat.QCOW2.value if facts.format is DiskFormat.QCOW else facts.format.value
+    other = inspectors.keys() - {name, "raw", "gpt"}
     if other:
         raise FormatMismatch(f"the content is also of the format {', '.join(sorted(other))}, beside {facts.format}")
-    if facts.format in (DiskFormat.QCOW2, DiskFormat.VMDK):
-        inspector = inspectors.get(facts.format.value)
-        if inspector is None:
-            raise FormatMismatch(f"a damaged {facts.format} image: its header makes no sense")
+    inspector = inspectors.get(name)
+    if inspector is None and facts.format in SEEN:
+        raise FormatMismatch(f"a damaged {facts.format} image: its header makes no sense")
+    if inspector is not None and facts.format in SEEN - NEVER_KEPT:
         try:
             inspector.safety_check()
         except format_inspector.SafetyCheckFailed as error:

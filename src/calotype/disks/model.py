@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class DiskFormat(StrEnum):
-    """Names as the Image API has them; `vhd` is what qemu calls vpc."""
+    """Names as the Image API has them; `vhd` is what qemu calls vpc. It has none for the last two."""
 
     RAW = "raw"
     QCOW2 = "qcow2"
@@ -15,6 +15,8 @@ class DiskFormat(StrEnum):
     VHDX = "vhdx"
     VDI = "vdi"
     ISO = "iso"
+    QED = "qed"
+    QCOW = "qcow"  # version 1
 
 
 class OpaqueKind(StrEnum):

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
@@ -21,7 +22,7 @@ from calotype.blobs.receive import receive
 from calotype.blobs.stores import Stores
 from calotype.blobs.threads import to_the_end
 from calotype.db.engine import Database, now_ms
-from calotype.disks.gate import OPAQUE, inspect, keep
+from calotype.disks.gate import OPAQUE, keep
 from calotype.disks.model import Inspection, Opaque
 from calotype.errors import (
     CalotypeError,
@@ -222,19 +223,21 @@ def shown_format(declared: str | None, found: Inspection | Opaque) -> str:
 
 
 def inspected(
-    file: BinaryIO | Path, *, image_id: str, declared: str | None, limits: ImageSettings
+    file: BinaryIO | Path, *, image_id: str, declared: str | None, limits: ImageSettings, converted: bool = False
 ) -> Inspection | Opaque:
     """What the bytes of an image are. Without `format_enforcement` they may be of another format than declared; what is
-    unsafe, broken or of two formats is refused all the same. Raises the leaves of `DiskRefused`."""
+    unsafe, broken or of two formats is refused all the same. `converted`: the bytes themselves are not stored, but what
+    they become. Raises the leaves of `DiskRefused`."""
     if isinstance(file, Path):
         with file.open("rb") as opened:
-            return inspected(opened, image_id=image_id, declared=declared, limits=limits)
+            return inspected(opened, image_id=image_id, declared=declared, limits=limits, converted=converted)
+    look = partial(keep, most_virtual_bytes=limits.virtual_bytes_per_image, converted=converted)
     try:
-        return keep(file, declared=declared, most_virtual_bytes=limits.virtual_bytes_per_image)
+        return look(file, declared=declared)
     except FormatMismatch as mismatch:
         if limits.format_enforcement:
             raise
-        found = inspect(file, declared=None, most_virtual_bytes=limits.virtual_bytes_per_image)
+        found = look(file, declared=None)
         log.warning("format_differs", image_id=image_id, declared=declared, reason=mismatch.message)
         return found
 

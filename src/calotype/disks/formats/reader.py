@@ -89,14 +89,14 @@ class DiskFile:
             )
 
 
-def check_places(places: "array[int]", what: str) -> None:
-    """Raise `DiskTooLarge` if there are too many tables, `FormatMismatch` if a place is there twice.
+def check_places(places: "array[int]", what: str, *, length: int = 1) -> None:
+    """Raise `DiskTooLarge` if there are too many tables, `FormatMismatch` if two of `length` bytes share a byte.
 
     One small table, named a million times, would cost as much as a million tables.
     """
     if len(places) > MOST_TABLES:
         raise DiskTooLarge(f"the image has more than {MOST_TABLES} tables; write it with larger clusters")
-    if any(one == next_ for one, next_ in pairwise(sorted(places))):
+    if any(next_ - one < length for one, next_ in pairwise(sorted(places))):
         raise FormatMismatch(f"a damaged image: {what} is used twice")
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from calotype.disks.formats import iso, partitions, qcow2, vdi, vhd, vhdx, vmdk, vmdk_descriptor
+from calotype.disks.formats import iso, partitions, qcow1, qcow2, qed, vdi, vhd, vhdx, vmdk, vmdk_descriptor
 from calotype.disks.formats.reader import DiskFile
 from calotype.disks.model import DiskFormat
 
@@ -15,8 +15,6 @@ UNPACK: Final = "unpack it first"
 
 # Disk formats that are recognised in order to be refused: (offset, mark) -> name. A negative offset is from the end.
 FOREIGN: Final[Mapping[tuple[int, bytes], str]] = {
-    (0, b"QFI\xfb\x00\x00\x00\x01"): "qcow (version 1)",
-    (0, b"QED\x00"): "QED",
     (0, b"COWD"): "VMDK of the ESX sparse kind",
     (0, b"\xbe\xba\xfe\xca\x00\x00\x00\x00"): "VMDK of the ESX space-efficient kind",
     (0, b"OOOM"): "UML COW",
@@ -62,12 +60,14 @@ def marks_of(disk: DiskFile) -> Marks:
     head = disk.some(0, HEAD)
     foreign = frozenset(name for (offset, mark), name in FOREIGN.items() if _has(disk, head, offset, mark))
     found = {
-        DiskFormat.QCOW2: head.startswith(qcow2.MAGIC) and not head.startswith(b"QFI\xfb\x00\x00\x00\x01"),
+        DiskFormat.QCOW2: head.startswith(qcow2.MAGIC) and not head.startswith(qcow1.MAGIC),
         DiskFormat.VMDK: head.startswith(vmdk.MAGIC) or vmdk_descriptor.looks_like_descriptor(head),
         DiskFormat.VHD: head.startswith(vhd.COOKIE) or _has(disk, head, -vhd.FOOTER, vhd.COOKIE),
         DiskFormat.VHDX: head.startswith(vhdx.SIGNATURE),
         DiskFormat.VDI: _has(disk, head, vdi.SIGNATURE_OFFSET, vdi.SIGNATURE),
         DiskFormat.ISO: iso.looks_like_iso(disk),
+        DiskFormat.QED: head.startswith(qed.MAGIC),
+        DiskFormat.QCOW: head.startswith(qcow1.MAGIC),
     }
     formats = frozenset(format_ for format_, there in found.items() if there)
     may_have = formats <= {DiskFormat.ISO} or (formats == {DiskFormat.VHD} and not head.startswith(vhd.COOKIE))

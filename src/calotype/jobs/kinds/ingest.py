@@ -25,7 +25,7 @@ from calotype.blobs.model import Blob, BlobId, Digests
 from calotype.blobs.threads import to_the_end
 from calotype.db.engine import now_ms
 from calotype.disks.convert import TargetKind
-from calotype.disks.gate import OPAQUE, inspect
+from calotype.disks.gate import NEVER_KEPT, OPAQUE, inspect
 from calotype.disks.guest.detect import detect
 from calotype.disks.model import DiskFormat, Inspection, Opaque, OpaqueKind, Window
 from calotype.errors import FormatMismatch, ImageNotFound, ImageTooLarge, QuickFormat, VerificationFailed
@@ -287,6 +287,8 @@ class Ingest:
 
     def _stored_format(self, source: DiskFormat) -> DiskFormat:
         wanted = self.settings.imports.format
+        if wanted == "keep" and source in NEVER_KEPT:
+            return DiskFormat.QCOW2
         if wanted == "keep" or source in (DiskFormat.ISO, DiskFormat.QCOW2 if wanted == "qcow2" else DiskFormat.RAW):
             return source
         return DiskFormat(wanted)

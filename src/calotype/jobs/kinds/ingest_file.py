@@ -65,8 +65,9 @@ class IngestFile(Ingest):
         return OpaqueKind(declared) if declared in OPAQUE and suffix not in RAW_SUFFIXES else None
 
     def _looked_at(self, run: Run, called: OpaqueKind) -> Inspection | Opaque:
+        most = self.settings.image.virtual_bytes_per_image
         with self._source(run).open("rb") as file:
-            return keep(file, declared=called, most_virtual_bytes=self.settings.image.virtual_bytes_per_image)
+            return keep(file, declared=called, most_virtual_bytes=most, converted=True)
 
     def _properties(self, run: Run) -> Mapping[str, str]:
         found = super()._properties(run)

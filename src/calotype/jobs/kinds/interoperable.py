@@ -203,14 +203,15 @@ class Interoperable(Ingest):
         image = await self.images.db.read(lambda c: self._image_in(c, run.job))
         path = await self._at_hand(run)
         declared = run.results["fetch"].get("disk_format") or image.disk_format
-        look = partial(inspected, image_id=image.id, declared=declared, limits=self.settings.image)
+        converts = self._converts(declared, await self._container(run))
+        look = partial(inspected, image_id=image.id, declared=declared, limits=self.settings.image, converted=converts)
         found = await asyncio.to_thread(look, path)
         attributes.min_disk_holds(image.min_disk, found.virtual_size)
         run.advance(1.0)
         if isinstance(found, Opaque):
             return opaque_result(found)
         await self.converter.check(path, found.format)
-        stored = self._wanted(found.format, declared, await self._container(run))
+        stored = self._wanted(found.format) if converts else found.format
         return {
             "format": found.format.value,
             "virtual_size": found.virtual_size,
@@ -219,10 +220,12 @@ class Interoperable(Ingest):
             "shown_format": shown_format(declared, found) if stored is found.format else stored.value,
         }
 
-    def _wanted(self, found: DiskFormat, declared: str | None, container: str) -> DiskFormat:
-        wanted = self.settings.imagev2.convert_to
-        convertible = container == "bare" and declared not in NEVER_CONVERTED and found is not DiskFormat.ISO
-        return DiskFormat(wanted) if wanted != "keep" and convertible else found
+    def _converts(self, declared: str | None, container: str) -> bool:
+        """Whether a disk is stored as what the settings want, whatever it is. An ISO is always kept."""
+        return self.settings.imagev2.convert_to != "keep" and container == "bare" and declared not in NEVER_CONVERTED
+
+    def _wanted(self, found: DiskFormat) -> DiskFormat:
+        return found if found is DiskFormat.ISO else DiskFormat(self.settings.imagev2.convert_to)
 
     async def _kept(self, run: Run, source: Path) -> Result:
         await self._reserve(run, source)

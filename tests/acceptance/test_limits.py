@@ -164,6 +164,14 @@ def test_an_upload_has_a_largest_size(client: Client) -> None:
     assert upload(client, image_id, FILE_BYTES) == 204
 
 
+def test_an_object_is_as_large_as_the_largest_file_that_an_import_takes(client: Client) -> None:
+    client.http.put("/calotype/v1/buckets/large")
+
+    for size, status in ((QUICK_BYTES, 201), (QUICK_BYTES + 1, 413)):
+        answer = client.http.put(f"/calotype/v1/buckets/large/objects/{size}", content=bytes(size))
+        assert answer.status_code == status, answer.text
+
+
 @pytest.mark.parametrize("version", ["v1", "v2.1"])
 def test_an_image_that_is_copied_has_a_largest_size(client: Client, version: str) -> None:
     def copied(size: int) -> tuple[int, str]:

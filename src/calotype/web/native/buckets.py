@@ -84,7 +84,8 @@ async def put_object(request: Request) -> Response:
     condition = request.headers.get("if-none-match")
     if condition not in (None, "*"):
         raise Invalid("If-None-Match can only be * here: do not replace an object")
-    most = app.settings.image.file_bytes
+    # As large as the largest file that an import takes.
+    most = max(app.settings.image.file_bytes, app.settings.image.quick_bytes)
     if announced is not None and announced > most:
         raise ImageTooLarge(f"an object has at most {most} bytes; {announced} are announced")
     made = await app.buckets.put(

@@ -345,3 +345,50 @@ def test_a_server_or_a_disk_that_is_gone_when_the_job_begins_fails_it_with_the_c
         assert {job_id: job["error_code"] for job_id, job in ended.items()} == jobs
         assert client.http.get("/v2/images").json()["images"] == []
         assert service.files() == set()
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_makes_images_of_servers_disks_and_backups(service: Service, demo: Client) -> None:
+    described = Described(service)
+    server = described.server((disk(1), {}), (disk(1), {}))
+    name = f"cli-{server[:8]}"
+
+    def captured(*words: str) -> dict[str, Any]:
+        made: dict[str, Any] = service.run_json(
+            "calotype", "image", "capture", "--name", name, *words, "--wait", "--json"
+        )
+        return made
+
+    system = captured("--server", server)
+    data = captured("--volume", f"{server[:8]}-vol1", "--data")
+    as_system = captured("--volume", f"{server[:8]}-vol1")
+    whole = captured("--server", server, "--whole")
+    backup = whole["__backup_id"]
+
+    assert system["__data_origin"] == f"instance,{server}"
+    assert (data["virtual_env_type"], as_system["virtual_env_type"]) == ("DataImage", "FusionCompute")
+    assert whole["__whole_image"] == "true"
+    service.run("calotype", "image", "delete", whole["id"])
+    again = captured("--backup", backup)
+    assert again["__backup_id"] == backup
+    service.run("calotype", "image", "delete", again["id"], "--with-backup")
+    assert demo.http.get(f"/calotype/v1/backups/{backup}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--server", "a", "--volume", "b"],
+        ["--volume", "b", "--whole"],
+        ["--server", "a", "--data"],
+        ["--volume", "b", "--data", "--os-version", "x"],
+    ],
+    ids=lambda words: " ".join(words) or "nothing",
+)
+def test_the_command_wants_one_thing_to_make_an_image_of(service: Service, words: list[str]) -> None:
+    done = service.run("calotype", "image", "capture", "--name", "n", *words, ok=False)
+
+    assert done.returncode == 2

@@ -16,6 +16,7 @@ from calotype.cli.show import Meter
 
 IMAGE_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 PAGE: Final = 100
+OTHER: Final = "Other Linux(64 bit)"  # an OS version
 FIRST: Final = ("id", "name", "status", "disk_format", "size", "virtual_size", "min_disk", "visibility")  # shown first
 LINKS: Final = frozenset({"self", "file", "schema"})  # not shown
 EXPORTS: Final = ("qcow2", "vhd", "vmdk")
@@ -78,6 +79,53 @@ def create(
             show.say(f"min_disk is {min_disk} GB, from the size of the disk; --min-disk chooses another")
         job_id = import_object(api, bucket, key, name, min_disk, os_version)
         _follow(api, job_id, wait, timeout_s, as_json)
+
+
+@image.command("capture")
+def capture(
+    context: typer.Context,
+    name: ImageName,
+    server: Annotated[str | None, typer.Option(metavar="ID", help="Of this server: its system disk.")] = None,
+    whole: Annotated[bool, typer.Option("--whole", help="With --server: all its disks, and a backup of them.")] = False,
+    volume: Annotated[str | None, typer.Option(metavar="ID", help="Of this disk.")] = None,
+    data: Annotated[bool, typer.Option("--data", help="With --volume: a data disk image.")] = False,
+    os_version: Annotated[
+        str | None, typer.Option("--os-version", help="With --volume: without it, Other Linux(64 bit).")
+    ] = None,
+    backup: Annotated[str | None, typer.Option(metavar="ID", help="Of this backup: a full-server image.")] = None,
+    wait: Wait = False,
+    timeout_s: Timeout = DEFAULT_TIMEOUT_S,
+    as_json: AsJson = False,
+) -> None:
+    """Make an image of a server, of a disk, or of a backup.
+
+    `calotype server list`, `volume list` and `backup list` show what there is.
+
+    Examples:
+
+        calotype image capture --server web --name web-golden --wait
+
+        calotype image capture --volume web-data --data --name web-data
+    """
+    if [server, volume, backup].count(None) != 2:
+        raise typer.BadParameter("give one of --server, --volume and --backup")
+    if (whole and server is None) or ((data or os_version) and volume is None) or (data and os_version):
+        raise typer.BadParameter("--whole goes with --server, --data or --os-version with --volume")
+    path: str = "/v2/cloudimages/action"
+    body: dict[str, Any] = {"name": name}
+    with service(context) as api:
+        if server is not None:
+            path = "/v1/cloudimages/wholeimages/action" if whole else path
+            body["instance_id"] = server
+        elif backup is not None:
+            path = "/v1/cloudimages/wholeimages/action"
+            kind = api.call("GET", f"/calotype/v1/backups/{quoted(backup)}")["kind"]
+            body |= {"backup_id": backup, "whole_image_type": kind}
+        elif data:
+            body = {"data_images": [{"name": name, "volume_id": volume}]}
+        else:
+            body |= {"volume_id": str(volume), "os_version": os_version or OTHER}
+        _follow(api, api.call("POST", path, body=body)["job_id"], wait, timeout_s, as_json)
 
 
 @image.command("list")
@@ -203,6 +251,7 @@ def copy(
 def delete(
     context: typer.Context,
     image_names: Annotated[list[str], typer.Argument(metavar="IMAGE...", help="Ids or exact names.")],
+    with_backup: Annotated[bool, typer.Option("--with-backup", help="Of a full-server image: its backup too.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete images. Those that cannot be deleted are told; the others go.
@@ -217,7 +266,8 @@ def delete(
         for text in image_names:
             try:
                 image_id = named(api, text)["id"]
-                api.call("DELETE", f"/v2/images/{quoted(image_id)}")
+                body = {"delete_backup": True} if with_backup else None
+                api.call("DELETE", f"/v2/images/{quoted(image_id)}", body=body)
                 deleted.append(image_id)
                 if not as_json:
                     show.say(f"image {show.printable(text)} deleted")

@@ -6,13 +6,11 @@ Nothing keeps an image of it (`gate.NEVER_KEPT`); qemu-img has no check for one.
 
 import struct
 from array import array
-from functools import reduce
-from operator import or_
 from typing import Final
 
 from msgspec import Struct
 
-from calotype.disks.formats.reader import MOST_TABLES, SECTOR, DiskFile, Facts, check_places
+from calotype.disks.formats.reader import MOST_TABLES, SECTOR, DiskFile, Facts, bits_of, check_places
 from calotype.disks.model import DiskFormat
 from calotype.errors import FormatMismatch, TruncatedDisk, UnsafeDisk
 
@@ -101,15 +99,15 @@ def _check_places(disk: DiskFile, header: Header) -> None:
 
 def _check_l2(disk: DiskFile, header: Header, l2: "array[int]", guest: int) -> int:
     """Check a slice of an L2 table whose first entry is for the offset `guest`; return the offset after its last."""
-    used = [entry for entry in l2 if entry]
-    standard = [entry for entry in used if entry < COMPRESSED]
-    if standard:
-        if reduce(or_, standard) % SECTOR:
-            raise FormatMismatch("a damaged qcow image: an L2 entry makes no sense")
-        if max(standard) + header.cluster > disk.size:
-            _check_standard(disk, header, l2, guest)
-    if len(standard) < len(used):
-        _check_compressed(disk, header, [entry for entry in used if entry >= COMPRESSED])
+    if max(l2) >= COMPRESSED:
+        _check_compressed(disk, header, [entry for entry in l2 if entry >= COMPRESSED])
+        standard = array("Q", [entry if entry < COMPRESSED else 0 for entry in l2])
+    else:
+        standard = l2
+    if bits_of(standard, SECTOR - 1):
+        raise FormatMismatch("a damaged qcow image: an L2 entry makes no sense")
+    if max(standard) + header.cluster > disk.size:
+        _check_standard(disk, header, standard, guest)
     return guest + len(l2) * header.cluster
 
 
@@ -117,18 +115,18 @@ def _check_standard(disk: DiskFile, header: Header, l2: "array[int]", guest: int
     """One by one: the last cluster of the disk needs no more bytes than the disk has."""
     for entry in l2:
         needed = min(header.cluster, header.size - guest)
-        if 0 < entry < COMPRESSED and needed > 0:
+        if entry and needed > 0:
             disk.holds(entry, needed, "a data cluster")
         guest += header.cluster
 
 
 def _check_compressed(disk: DiskFile, header: Header, entries: list[int]) -> None:
-    bits = 63 - header.cluster_bits
-    for entry in entries:
-        offset, length = entry & ((1 << bits) - 1), (entry >> bits) & (header.cluster - 1)
-        if not length:
-            raise FormatMismatch("a damaged qcow image: a compressed cluster has no bytes")
-        if offset + length > disk.size:
-            raise TruncatedDisk(
-                f"the file is cut short: it has {disk.size} bytes, but a compressed cluster at byte {offset} goes on"
-            )
+    bits, most = 63 - header.cluster_bits, header.cluster - 1
+    low = (1 << bits) - 1
+    if min([entry >> bits & most for entry in entries]) == 0:
+        raise FormatMismatch("a damaged qcow image: a compressed cluster has no bytes")
+    end = max([(entry & low) + (entry >> bits & most) for entry in entries])
+    if end > disk.size:
+        raise TruncatedDisk(
+            f"the file is cut short: it has {disk.size} bytes, but a compressed cluster would end at byte {end}"
+        )

@@ -7,13 +7,11 @@ clusters that are used twice, and becomes another format.
 
 import struct
 from array import array
-from functools import reduce
-from operator import or_
 from typing import Final
 
 from msgspec import Struct
 
-from calotype.disks.formats.reader import MOST_TABLES, DiskFile, Facts, check_places, is_power_of_two
+from calotype.disks.formats.reader import MOST_TABLES, DiskFile, Facts, bits_of, check_places, is_power_of_two
 from calotype.disks.model import DiskFormat
 from calotype.errors import DiskTooLarge, FormatMismatch, UnsafeDisk
 
@@ -117,8 +115,9 @@ def _l2_places(disk: DiskFile, header: Header) -> "array[int]":
 
 def _check_clusters(disk: DiskFile, header: Header, l2: "array[int]") -> None:
     """QEMU reads no cluster that is not whole in the file, and calls a table damaged in which one is not."""
-    used = [entry for entry in l2 if entry > ZERO]
-    if used:
-        if reduce(or_, used) % header.cluster or min(used) < header.reserved:
-            raise FormatMismatch("a damaged QED image: an L2 entry makes no sense")
-        disk.holds(max(used), header.cluster, "a data cluster")
+    odd = bits_of(l2, header.cluster - 1 - ZERO) or bits_of(l2, ZERO).bit_count() != l2.count(ZERO)
+    within = header.reserved > header.cluster and any(ZERO < entry < header.reserved for entry in l2)
+    if odd or within:
+        raise FormatMismatch("a damaged QED image: an L2 entry makes no sense")
+    if (last := max(l2)) > ZERO:
+        disk.holds(last, header.cluster, "a data cluster")

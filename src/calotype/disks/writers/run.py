@@ -7,13 +7,13 @@ import asyncio
 import os
 import shutil
 import socket
-import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
+from uuid import uuid4
 
 from calotype.disks.model import Window
 from calotype.disks.sandbox import OUT_FOLDER, Limits, Result, Sandbox
@@ -96,9 +96,9 @@ async def _carried_out(writer: Writer, disk: GuestDisk, target: Path, progress: 
     running.result()
 
 
-async def _ended(running: "asyncio.Future[T]", end: Callable[[], object]) -> None:
+async def _ended(running: "asyncio.Future[T]", end: Callable[[], object] | None = None) -> None:
     """End what runs, if it still does, and wait until it has, also when cancelled again meanwhile."""
-    if not running.done():
+    if end is not None and not running.done():
         end()
     while not running.done():
         with suppress(asyncio.CancelledError):
@@ -109,28 +109,46 @@ async def _ended(running: "asyncio.Future[T]", end: Callable[[], object]) -> Non
 
 @asynccontextmanager
 async def _served(sandbox: Sandbox, source: Path, image: str, scratch: Path, limits: Limits) -> AsyncIterator[NbdDisk]:
-    folder = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="nbd-", dir=scratch))
-    server = asyncio.create_task(
-        sandbox.run(
-            ["qemu-nbd", "--read-only", "--shared=1", "--cache=writeback", f"--socket={OUT_FOLDER}/{SOCKET}", image],
-            read_only=[source],
-            writable=folder,
-            limits=limits,
-        )
-    )
+    folder = scratch / f"nbd-{uuid4().hex}"
+    made = asyncio.ensure_future(asyncio.to_thread(folder.mkdir, mode=0o700))
+    server: asyncio.Task[Result] | None = None
     try:
+        await asyncio.shield(made)
+        server = asyncio.create_task(
+            sandbox.run(
+                [
+                    "qemu-nbd",
+                    "--read-only",
+                    "--shared=1",
+                    "--cache=writeback",
+                    f"--socket={OUT_FOLDER}/{SOCKET}",
+                    image,
+                ],
+                read_only=[source],
+                writable=folder,
+                limits=limits,
+            )
+        )
         with await _connected(folder, server) as connection:
-            disk = await _greeted(connection)
-            yield disk
-            disk.close()
-    except ServerGone as error:
-        await asyncio.wait([server], timeout=END_S)
-        if server.done():
-            raise ServerFailed(await server) from error
-        raise ConversionFailed(f"the image could not be read: {error}") from error
+            try:
+                disk = await _greeted(connection)
+                yield disk
+                disk.close()
+            except ServerGone as error:
+                raise await _why(server, error) from error
     finally:
-        await _ended(server, server.cancel)
-        await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
+        await _ended(made)
+        if server is not None:
+            await _ended(server, server.cancel)
+        await _ended(asyncio.ensure_future(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)))
+
+
+async def _why(server: "asyncio.Task[Result]", error: ServerGone) -> Exception:
+    """What to raise for a server that went away. Raises what its sandbox did, when that ended it."""
+    await asyncio.wait([server], timeout=END_S)
+    if server.done():
+        return ServerFailed(await server)
+    return ConversionFailed(f"the image could not be read: {error}")
 
 
 async def _greeted(connection: socket.socket) -> NbdDisk:
@@ -138,7 +156,12 @@ async def _greeted(connection: socket.socket) -> NbdDisk:
     try:
         return await asyncio.shield(running)
     finally:
-        await _ended(running, partial(connection.shutdown, socket.SHUT_RDWR))
+        await _ended(running, partial(_shut, connection))
+
+
+def _shut(connection: socket.socket) -> None:
+    with suppress(OSError):  # it is gone already
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 async def _connected(folder: Path, server: "asyncio.Task[Result]") -> socket.socket:

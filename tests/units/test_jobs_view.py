@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from calotype.jobs import tasks, view
-from calotype.jobs.model import SHARING, Job, JobId, JobStatus, JobType
 from calotype.jobs.kinds.undo import MAKING
+from calotype.jobs.model import SHARING, Job, JobId, JobStatus, JobType
 from calotype.jobs.plan import PLANS
 
 BEGIN = 1767323045678  # 2026-01-02T03:04:05.678Z

@@ -10,6 +10,7 @@ import pytest
 from tests.acceptance.test_imagev2 import active, create
 from tests.actors import Actors
 from tests.description import held_to_its_description
+from tests.inventory import Described
 from tests.service import Client, Service
 
 BATCH: Final = "/v1/cloudimages/members"
@@ -257,3 +258,20 @@ def test_a_wrong_page_of_members_is_refused(owner: Client, query: str) -> None:
 
     held_to_its_description(answer)
     assert code(answer) == (400, "IMG.0001")
+
+
+def test_a_vault_that_is_named_with_an_answer_must_be_one_for_servers(
+    actors: Actors, owner: Client, service: Service
+) -> None:
+    image = active(owner)
+    member = actors.clients["pending"]
+    done(owner, "POST", images=[image["id"]], projects=[member.project_id])
+    described = Described(service)
+    good, away, other = described.vault(), described.vault(usable=False), described.vault(type="disk")
+    answer = {"images": [image["id"]], "project_id": member.project_id, "status": "accepted"}
+
+    for vault_id, wanted in ((uuid.uuid4().hex, "IMG.0184"), (away, "IMG.0188"), (other, "IMG.0193")):
+        assert code(call(member, "PUT", **answer, vault_id=vault_id)) == (400, wanted)
+    assert statuses(owner, image)[member.project_id] == "pending"
+    done(member, "PUT", **answer, vault_id=good)
+    assert statuses(owner, image)[member.project_id] == "accepted"

@@ -101,13 +101,18 @@ def _other_disks(server: Server, most: int) -> None:
         not_encrypted(disk)
 
 
-def takes(vault: Vault, server: Server, *, held: int, protected: Set[str]) -> None:
-    """A vault that the backup of a server may go to. `held`: bytes that backups kept here take of it already, and
-    `protected` the servers that they are of; the vault's own numbers know nothing of them."""
+def open_for_servers(vault: Vault) -> None:
+    """A vault that backups of servers may go to."""
     if not vault.usable:
         raise VaultUnavailable(f"the vault {vault.id} cannot be used now")
     if vault.type != "server":
         raise VaultKind(f"the vault {vault.id} is of the type {vault.type}, not server")
+
+
+def takes(vault: Vault, server: Server, *, held: int, protected: Set[str]) -> None:
+    """A vault that the backup of a server may go to. `held`: bytes that backups kept here take of it already, and
+    `protected` the servers that they are of; the vault's own numbers know nothing of them."""
+    open_for_servers(vault)
     wanted = sum(disk.size for disk in server.volumes)
     if vault.free is not None and held + wanted > vault.free:
         left = max(0, vault.free - held)

@@ -1,15 +1,18 @@
 """Sharing as IMS has it: in batches, which are jobs; and who an image is shared with."""
 
+import asyncio
 from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from calotype.backups import rules
 from calotype.errors import BadFilter, MalformedBody, NotSupported, UnknownProject, WrongProject
 from calotype.images import sharing
 from calotype.images.model import Member, MemberStatus
 from calotype.images.view import member_view
 from calotype.jobs.kinds import members as jobs_of_members
+from calotype.servers.opening import project_of
 from calotype.web.described import Accepted
 from calotype.web.ims import bodies, fields
 from calotype.web.request import app_of, body, caller, json
@@ -40,7 +43,8 @@ async def remove_members(request: Request) -> Response:
 
 
 async def answer_offers(request: Request) -> Response:
-    """`vault_id`, where the disks of a full-server image are to go, says nothing here: no vault is wanted."""
+    """`vault_id`: where the disks of a full-server image are to go. It must be a vault for servers that can be used; an
+    accepted image lies where it lay, so that nothing goes there."""
     given = await body(request, dict[str, Any])
     image_ids = _ids(given, "images", most=MOST_IMAGES)
     if not image_ids:
@@ -51,10 +55,14 @@ async def answer_offers(request: Request) -> Response:
     project_id = fields.text(given, "project_id")
     if project_id is None:
         raise MalformedBody("project_id: wants the id of the project that was offered the images")
-    fields.text(given, "vault_id")
+    vault_id = fields.text(given, "vault_id")
     if project_id != caller(request).project_id:
         raise WrongProject("project_id is not that of the token: a project answers for itself")
     app = app_of(request)
+    if vault_id is not None:
+        vault = await asyncio.to_thread(app.servers.vault, await project_of(app.db, project_id), vault_id)
+        if vault is not None:
+            rules.open_for_servers(vault)
     job_id = await jobs_of_members.submit_answer(
         caller(request), image_ids, MemberStatus(status), images=app.images, jobs=app.jobs
     )

@@ -1,6 +1,6 @@
 # One command for everything, the same in CI. Bare `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run check test test-services bench bench-lists docs lock clean
+.PHONY: help setup demo run check test test-services bench bench-lists bench-writers docs lock clean
 MAKEFLAGS += --no-print-directory
 
 bin := .venv/bin
@@ -44,6 +44,9 @@ bench: setup ## the measurements
 
 bench-lists: setup ## lists of 25 from a thousand and from a million images
 	@$(bin)/python -m bench.lists
+
+bench-writers: setup ## compressed exports by our own writers and by qemu-img
+	@$(bin)/python -m bench.writers
 
 docs: $(ready) ## write the generated parts of docs/reference, then check links and that nothing is left out
 	@$(bin)/python scripts/docs_reference.py

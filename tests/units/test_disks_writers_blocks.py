@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from calotype.disks.model import Window
 from calotype.disks.writers.deflate import zlib_stream
 from calotype.disks.writers.guest_bytes import BLOCK, UNIT, Place, RawDisk, blocks
-from calotype.disks.writers.pipeline import MOST_THREADS, packed
+from calotype.disks.writers.pipeline import IN_FLIGHT, packed
 from calotype.errors import ConversionFailed, JobCancelled
 
 SECTOR: Final = 512
@@ -140,7 +140,7 @@ def test_no_more_is_read_than_may_wait() -> None:
     taken = disk.taken
     results.close()  # type: ignore[attr-defined]  # it is a generator
 
-    assert taken <= 2 * MOST_THREADS + 2
+    assert taken <= IN_FLIGHT
     assert not compressing()
 
 

@@ -1,7 +1,7 @@
 """From guest bytes to compressed ones: one thread reads and writes, others compress, and what waits is bounded.
 
-At most 2 blocks of 1 MiB for each compressing thread and 2 more are in flight, each with what it is packed to, and as
-many as a `GuestDisk` takes ahead: 52 MiB with 8 threads.
+At most 24 blocks of 1 MiB are in flight, as they are or packed, and 8 that a `GuestDisk` takes ahead: 32 MiB, and what
+those are packed to that are being packed, 8 more.
 """
 
 import os
@@ -16,6 +16,7 @@ from calotype.disks.writers.guest_bytes import UNIT, GuestDisk, blocks
 from calotype.errors import JobCancelled
 
 MOST_THREADS: Final = 8
+IN_FLIGHT: Final = 24  # blocks: enough to go on while one of the threads waits for a core
 ZEROS: Final = bytes(UNIT)
 
 Units = Sequence[bytes | None]  # packed, one after the other; None: nothing but zeros
@@ -35,7 +36,6 @@ def packed(
     The last unit of the disk is filled up with zeros. Raises `JobCancelled` once `cancelled` says so, between blocks,
     and what the disk raises; no thread is left then.
     """
-    count = threads()
     waiting = deque[tuple[int, int, Future[Units]]]()
 
     def first() -> tuple[int, Units]:
@@ -44,13 +44,13 @@ def packed(
         progress(start + length)
         return start // UNIT, units
 
-    with ThreadPoolExecutor(count, thread_name_prefix="deflate") as pool:
+    with ThreadPoolExecutor(threads(), thread_name_prefix="deflate") as pool:
         try:
             for start, data in disk.read(blocks(disk.extents(), disk.size)):
                 if cancelled():
                     raise JobCancelled("cancelled while the disk was compressed")
                 waiting.append((start, len(data), pool.submit(partial(_packed, data, deflate))))
-                if len(waiting) == 2 * count + 2:
+                while waiting and (len(waiting) == IN_FLIGHT or waiting[0][2].done()):
                     yield first()
             while waiting:
                 yield first()

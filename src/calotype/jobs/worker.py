@@ -121,9 +121,11 @@ def _launch(settings: Settings, performer: Performer) -> None:
     DBOS.listen_queues(["heavy", "light", "remote"])
     DBOS.launch()
     poll = settings.jobs.poll_s
-    for name, concurrency in (("heavy", settings.slots), ("light", LIGHT_JOBS), ("remote", REMOTE_JOBS)):
+    # Each look costs an idle worker about a millisecond; what goes to another region can wait for one.
+    queues = (("heavy", settings.slots, poll), ("light", LIGHT_JOBS, poll), ("remote", REMOTE_JOBS, max(1.0, poll)))
+    for name, concurrency, interval in queues:
         DBOS.register_queue(
-            name, worker_concurrency=concurrency, partition_concurrency=PROJECT_SHARE, polling_interval_sec=poll
+            name, worker_concurrency=concurrency, partition_concurrency=PROJECT_SHARE, polling_interval_sec=interval
         )
 
 

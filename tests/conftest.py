@@ -3,16 +3,20 @@
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.service import Client, Service
 
+# So that one test's images and buckets are not in the way of another's.
+ROOMY: Final = {"CALOTYPE_IMAGE_COUNT_PER_PROJECT": "1000", "CALOTYPE_IMAGE_BUCKETS": "1000"}
+
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One service for all tests of a test process that do not stop it."""
-    running = Service(tmp_path_factory.mktemp("service"), environment={"CALOTYPE_IMAGE_COUNT_PER_PROJECT": "1000"})
+    running = Service(tmp_path_factory.mktemp("service"), environment=ROOMY)
     try:
         yield running.start()
     finally:

@@ -13,7 +13,7 @@ from msgspec import structs
 from sqlalchemy import text
 
 from calotype.blobs.budget import BufferBudget
-from calotype.buckets.service import LEFT_AFTER_MS, MOST_BUCKETS, Buckets, md5_of_header
+from calotype.buckets.service import LEFT_AFTER_MS, Buckets, md5_of_header
 from calotype.db.engine import Database, now_ms
 from calotype.errors import (
     BucketExists,
@@ -34,7 +34,7 @@ from calotype.errors import (
     UploadCut,
 )
 from calotype.identity.model import Caller
-from calotype.settings import BucketMapping, Settings
+from calotype.settings import BucketMapping, ImageSettings, Settings
 from tests.contract.catalogue import DATABASES, OTHER, OWNER, caller, opened
 
 EMPTY_MD5 = "d41d8cd98f00b204e9800998ecf8427e"
@@ -153,7 +153,7 @@ async def test_of_many_who_create_one_name_one_succeeds(buckets: Buckets, tmp_pa
 
 async def test_a_project_has_a_limited_number_of_buckets(buckets: Buckets, db: Database, tmp_path: Path) -> None:
     with db.writing() as c:
-        for number in range(MOST_BUCKETS - 1):
+        for number in range(ImageSettings().buckets - 1):
             c.execute(
                 text("INSERT INTO buckets (project_id, name, folder_id, created_at) VALUES (:p, :n, :f, 0)"),
                 {"p": OWNER, "n": f"bucket-{number}", "f": f"{number:032x}"},

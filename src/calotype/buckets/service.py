@@ -40,7 +40,6 @@ from calotype.settings import BucketMapping, Settings
 
 log = structlog.get_logger()
 
-MOST_BUCKETS: Final = 100  # of a project
 LEFT_AFTER_MS: Final = 3600 * 1000  # what nobody has written to for so long, nobody writes to any more
 FOLDER_ID: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -81,8 +80,8 @@ class Buckets:
             if not gone or not c.execute(sql.REPLACE, {**values, "gone": found.folder_id}).rowcount:
                 raise BucketExists(name)
         else:
-            if c.execute(sql.COUNT, values).scalar_one() >= MOST_BUCKETS:
-                raise TooManyBuckets(MOST_BUCKETS)
+            if c.execute(sql.COUNT, values).scalar_one() >= self.settings.image.buckets:
+                raise TooManyBuckets(self.settings.image.buckets)
             if not c.execute(sql.ADD, values).rowcount:
                 raise BucketExists(name)
         return sql.bucket(c.execute(sql.ONE, values).one())

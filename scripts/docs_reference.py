@@ -464,6 +464,7 @@ SET_LIMITS: Final = (
     ("projects that an image is shared with", "image.members", "IMG.0088"),
     ("projects that a full-server image is shared with", "image.whole_image_members", "IMG.0088"),
     ("data disks that one import brings", "image.data_disks", "IMG.0194"),
+    ("buckets of a project", "image.buckets_per_project", ""),
     ("tags of an image", "image.tags", "IMG.0116"),
     ("days that a finished job can be read", "jobs.retention_days", ""),
     ("seconds that a token is valid", "identity.token_lifetime_s", ""),

@@ -10,7 +10,7 @@ import pytest
 from tests.service import Client, Service
 
 # So that one test's images and buckets are not in the way of another's.
-ROOMY: Final = {"CALOTYPE_IMAGE_COUNT_PER_PROJECT": "1000", "CALOTYPE_IMAGE_BUCKETS": "1000"}
+ROOMY: Final = {"CALOTYPE_IMAGE_COUNT_PER_PROJECT": "1000", "CALOTYPE_IMAGE_BUCKETS_PER_PROJECT": "1000"}
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,7 @@ class ImageSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     quick_bytes: Bytes = 1024**4  # the largest file of a quick import, and image of a quick export
     export_bytes: Bytes = 128 * 1024**3  # the largest image that is exported or copied
     data_disks: Count = 3  # that one import brings beside a system disk (IMG.0194)
-    buckets: Count = 100  # that one project makes
+    buckets_per_project: Count = 100  # that it makes itself
     tags: Count = 10  # of one image, on IMS (IMG.0116); the Image API allows 128
     properties: Count = 128  # that an owner sets on one image
     hash_algorithm: Literal["sha512", "sha256"] = "sha512"  # of os_hash_value, for images that come from now on

@@ -153,7 +153,7 @@ async def test_of_many_who_create_one_name_one_succeeds(buckets: Buckets, tmp_pa
 
 async def test_a_project_has_a_limited_number_of_buckets(buckets: Buckets, db: Database, tmp_path: Path) -> None:
     with db.writing() as c:
-        for number in range(ImageSettings().buckets - 1):
+        for number in range(ImageSettings().buckets_per_project - 1):
             c.execute(
                 text("INSERT INTO buckets (project_id, name, folder_id, created_at) VALUES (:p, :n, :f, 0)"),
                 {"p": OWNER, "n": f"bucket-{number}", "f": f"{number:032x}"},

@@ -80,8 +80,8 @@ class Buckets:
             if not gone or not c.execute(sql.REPLACE, {**values, "gone": found.folder_id}).rowcount:
                 raise BucketExists(name)
         else:
-            if c.execute(sql.COUNT, values).scalar_one() >= self.settings.image.buckets:
-                raise TooManyBuckets(self.settings.image.buckets)
+            if c.execute(sql.COUNT, values).scalar_one() >= self.settings.image.buckets_per_project:
+                raise TooManyBuckets(self.settings.image.buckets_per_project)
             if not c.execute(sql.ADD, values).rowcount:
                 raise BucketExists(name)
         return sql.bucket(c.execute(sql.ONE, values).one())

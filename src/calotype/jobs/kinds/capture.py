@@ -16,7 +16,6 @@ from calotype.disks.model import DiskFormat, Inspection, Window
 from calotype.errors import FormatMismatch, ImageTooLarge
 from calotype.identity.model import Caller
 from calotype.images.model import DEFAULT_OS_VERSION, Image, ImageCreate
-from calotype.images.os_versions import find
 from calotype.images.service import Images
 from calotype.jobs.families import SubJob
 from calotype.jobs.kinds.ingest import Ingest, image_of
@@ -30,6 +29,7 @@ from calotype.servers.opening import project_of
 from calotype.servers.source import ServerSource
 from calotype.settings import Settings
 
+MOST_FILE: Final = 2  # how often as large as the largest disk its file may be: tables, snapshots
 CAPTURED: Final = "captured"  # folder in the job's scratch folder
 
 
@@ -161,8 +161,6 @@ def of_server(server: Server) -> dict[str, str]:
         found["__support_arm"] = "true"
     if server.image_id:
         found["__originalimagename"] = server.image_id
-    if server.os_version:
-        find(server.os_version)
     return found
 
 
@@ -202,7 +200,7 @@ class Capture(Ingest):
                 cancelled=run.stop.is_set,
             )
         )
-        if captured.size > self.settings.servers.disk_bytes * 2:
+        if captured.size > MOST_FILE * self.settings.servers.disk_bytes:
             raise ImageTooLarge("the file of the disk is far larger than the disk may be")
         await asyncio.to_thread(captured.path.replace, run.scratch / "source")
         await self._reserve(run, run.scratch / "source")

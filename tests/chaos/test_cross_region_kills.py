@@ -76,7 +76,8 @@ def test_a_copy_goes_on_after_kill_9_of_its_worker_amid_the_transfer(
             assert network.held.wait(timeout=60)
             worker.kill()
             worker.wait(timeout=60)
-        assert [left["status"] for left in images_there(over_there, name)] == ["saving"]
+        # The upload is held between here and there: what had gone before may not have been seen there yet.
+        assert [left["status"] for left in images_there(over_there, name)] in (["queued"], ["saving"])
         network.release()
 
         with healthy_worker(idle):

@@ -44,6 +44,7 @@ from calotype.jobs.kinds.whole_accepting import Whole
 from calotype.jobs.kinds.whole_server import WholeServer
 from calotype.jobs.model import SHARING, WHOLE, JobType
 from calotype.jobs.performer import Observer, Performer
+from calotype.jobs.scratch import ScratchSpace
 from calotype.jobs.reaper import Reaper
 from calotype.jobs.run import Kind
 from calotype.jobs.service import Jobs
@@ -159,7 +160,8 @@ def worker(settings: Settings, observer: Observer | None = None) -> Iterator[Cal
         kinds = _kinds(db, parts, jobs)
         scratch = settings.folder / "scratch"
         watching = {} if observer is None else {"observer": observer}
-        performer = Performer(db=db, jobs=jobs, kinds=kinds, scratch=scratch, worker=name, **watching)
+        space = ScratchSpace(db, settings.jobs, scratch, blobs.staging)
+        performer = Performer(db=db, jobs=jobs, kinds=kinds, space=space, worker=name, **watching)
         reaper = Reaper(
             settings=settings,
             db=db,

@@ -30,6 +30,7 @@ OTHER_VARIABLES: Final = frozenset({"CALOTYPE_CONFIG", "CALOTYPE_ADMIN_PASSWORD"
 Count = Annotated[int, Meta(ge=1)]
 CountOrNone = Annotated[int, Meta(ge=0)]
 Bytes = Annotated[int, Meta(ge=1)]
+BytesOrNone = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
@@ -61,6 +62,9 @@ class JobSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     poll_s: Seconds = 0.2  # how often a worker looks for new jobs
     retention_days: Count = 30  # how long a finished job can be read
     drain_s: Seconds = 30.0  # how long a stopping worker waits for the steps under way
+    scratch_bytes: BytesOrNone = 0  # that all jobs of a disk may write before they publish; 0: as many as there are
+    scratch_keep_free_bytes: BytesOrNone = 256 * 1024**2  # of the disk, that no job may plan with
+    scratch_wait_s: Annotated[float, Meta(ge=0)] = 600.0  # how long a job waits for room on the disk before it fails
 
 
 class ImageSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

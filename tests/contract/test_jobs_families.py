@@ -20,6 +20,7 @@ from calotype.jobs.kinds.undo import undo_table
 from calotype.jobs.model import Job, JobId, JobStatus, JobType
 from calotype.jobs.performer import Performer
 from calotype.jobs.run import Run
+from calotype.jobs.scratch import ScratchSpace
 from calotype.jobs.service import Jobs
 from calotype.settings import ImageSettings
 from tests.contract.catalogue import DATABASES, OWNER, _settings, caller
@@ -28,9 +29,9 @@ END = 9_000_000
 
 
 class Families:
-    def __init__(self, images: Images, jobs: Jobs, db: Database, scratch: Path) -> None:
+    def __init__(self, images: Images, jobs: Jobs, db: Database, space: ScratchSpace) -> None:
         self.images, self.jobs, self.db = images, jobs, db
-        self.performer = Performer(db=db, jobs=jobs, kinds={}, scratch=scratch, worker="w-0")
+        self.performer = Performer(db=db, jobs=jobs, kinds={}, space=space, worker="w-0")
 
     def child(self, c: Connection, name: str) -> SubJob:
         image = self.images.create_in(c, project_id=OWNER, spec=ImageCreate(name=name), now=1000)
@@ -60,7 +61,7 @@ class Families:
         with self.db.writing() as c:
             job = self.performer._claim(c, job_id)
         assert job is not None
-        return Run(job, Path("nowhere"), lambda now: now + 1)
+        return Run(job, self.performer.space, lambda now: now + 1)
 
     def succeed(self, run: Run) -> None:
         with self.db.writing() as c:
@@ -78,7 +79,12 @@ def families(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Familie
         db, enqueuer = Database(open_engine(settings)), Enqueuer(settings)
         images = Images(db, Stores(settings), settings)
         try:
-            yield Families(images, Jobs(db, settings.jobs, enqueuer, undo_table(images)), db, tmp_path)
+            yield Families(
+                images,
+                Jobs(db, settings.jobs, enqueuer, undo_table(images)),
+                db,
+                ScratchSpace(db, settings.jobs, tmp_path / "scratch", tmp_path / "staging"),
+            )
         finally:
             enqueuer.close()
             db.close()

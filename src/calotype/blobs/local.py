@@ -83,13 +83,13 @@ class LocalBlobs:
     def __init__(self, folder: Path, *, make: bool = True) -> None:
         """`make`: False for a folder that may be away; `prepare` then makes it once it is wanted."""
         self.folder = folder
-        self._staging = folder / STAGING
+        self.staging = folder / STAGING
         if make:
             self.prepare()
 
     def prepare(self) -> None:
         """Make the folders where they are missing."""
-        self._staging.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.staging.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def path(self, blob_id: BlobId) -> Path:
         """Where the bytes of a blob are, or would be."""
@@ -101,7 +101,7 @@ class LocalBlobs:
         """Where the bytes that `token` brings are gathered. On the file system of the blobs."""
         if not TOKEN.fullmatch(token):
             raise ValueError("a staging token is u<32 hex>, or j<32 hex>-<attempt> with an optional .<word>")
-        return self._staging / token
+        return self.staging / token
 
     def publish(self, token: str, blob_id: BlobId) -> None:
         """Make the staged bytes the blob: synced, read-only, under their last name; durable on return.
@@ -175,7 +175,7 @@ class LocalBlobs:
 
     def list_staging(self) -> Iterator[StagedFile]:
         """Everything that is arriving, or that a dead process has left."""
-        for name, found in _files(self._staging):
+        for name, found in _files(self.staging):
             if TOKEN.fullmatch(name):
                 yield StagedFile(name, found.st_size, found.st_mtime_ns // 1_000_000)
 

@@ -97,6 +97,11 @@ class Stores:
         """The stores that have a file of the blob, heaviest first. A disk that fails has none."""
         return tuple(name for name in self.writable if _has(self._folders[name].path(blob_id)))
 
+    @property
+    def staging(self) -> Path:
+        """The folder that everything is gathered in."""
+        return self._local.staging
+
     def staging_path(self, token: str) -> Path:
         """Where the bytes that `token` brings are gathered. On the file system of `local`."""
         return self._local.staging_path(token)

@@ -196,4 +196,5 @@ def _words(item: dict[str, Any]) -> str:
     words = show.words_of(
         progress.get("done_bytes"), progress.get("total_bytes"), progress.get("rate_bps"), progress.get("eta_seconds")
     )
-    return ", ".join(part for part in (item.get("step") or item["state"], words) if part)
+    waits_for = f"waits for {item['waits_for']}" if item.get("waits_for") else ""
+    return ", ".join(part for part in (item.get("step") or item["state"], waits_for, words) if part)

@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0008"  # of the newest migration: what this code works with
+REVISION: Final = "0009"  # of the newest migration: what this code works with
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -465,8 +465,21 @@ Table(
     Column("ended_at", BigInteger),
     Column("done_bytes", BigInteger),
     Column("total_bytes", BigInteger),
+    Column("waits_for", Text),
     PrimaryKeyConstraint("job_id", "position"),
     CheckConstraint(_one_of("state", "pending running done failed skipped"), name="state"),
+)
+
+Table(
+    "scratch_reservations",
+    METADATA,
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("place", Text, nullable=False),  # a file system, by a name of ours
+    Column("bytes", BigInteger, nullable=False),
+    Column("reserved_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("job_id", "place"),
+    CheckConstraint("bytes >= 0", name="bytes"),
+    Index("ix_scratch_reservations_place", "place"),
 )
 
 Table(

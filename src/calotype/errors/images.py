@@ -202,3 +202,9 @@ class NoSpace(Unavailable):
 
     code = "no_space"
     img = "IMG.0014"
+
+
+class ScratchFull(NoSpace):
+    """A job did not get the room on disk that it needs before its result is published."""
+
+    code = "scratch_full"

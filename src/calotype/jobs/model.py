@@ -126,3 +126,4 @@ class Step(Struct, frozen=True, kw_only=True):
     ended_at: int | None = None
     done_bytes: int | None = None
     total_bytes: int | None = None
+    waits_for: str | None = None  # what it cannot go on without

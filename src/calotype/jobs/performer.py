@@ -8,18 +8,18 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Final, TypeVar
 
 import structlog
 from sqlalchemy import Connection
 
 from calotype.db.engine import Database, now_ms
-from calotype.errors import CalotypeError, JobCancelled, JobInterrupted, NoSpace, Unavailable
+from calotype.errors import CalotypeError, JobCancelled, JobInterrupted, NoSpace, ScratchFull, Unavailable
 from calotype.jobs import sql
 from calotype.jobs.families import sum_up_in
 from calotype.jobs.model import Job, JobType
 from calotype.jobs.run import Kind, Result, Run, Superseded
+from calotype.jobs.scratch import ScratchSpace
 from calotype.jobs.service import Jobs, expiry
 
 log = structlog.get_logger()
@@ -48,14 +48,14 @@ class Performer:
         db: Database,
         jobs: Jobs,
         kinds: Mapping[JobType, Kind],
-        scratch: Path,
+        space: ScratchSpace,
         worker: str,
         observer: Observer = _unobserved,
     ) -> None:
         self.db = db
         self.jobs = jobs
         self.kinds = kinds
-        self.scratch = scratch
+        self.space = space
         self.worker = worker
         self.observer = observer
 
@@ -65,7 +65,7 @@ class Performer:
         if job is None:
             await self._clean_ended(job_id)
             return
-        run = Run(job, self.scratch / job.id, lambda now: expiry(self.jobs.settings, now))
+        run = Run(job, self.space, lambda now: expiry(self.jobs.settings, now))
         with structlog.contextvars.bound_contextvars(job_id=job.id, project_id=job.project_id, attempt=job.attempt):
             log.info("job_attempt_started", kind=job.kind)
             try:
@@ -107,7 +107,7 @@ class Performer:
                 try:
                     result = await self._watched(run, plan.name)
                 except (Unavailable, NoSpace) as error:
-                    if remaining == 0:
+                    if remaining == 0 or isinstance(error, ScratchFull):  # that has waited long enough
                         raise
                     log.warning("job_step_retried", step=plan.name, reason=error.message)
                     await self._pause(run, wait)
@@ -170,6 +170,9 @@ class Performer:
                 sql.STEP_BYTES,
                 {"id": run.job.id, "position": run.position, "done": run.done_bytes, "total": run.total_bytes},
             )
+        if run.has_waited:
+            waits_for = run.waits_for or None
+            c.execute(sql.STEP_WAITS, {"id": run.job.id, "position": run.position, "waits_for": waits_for})
         if row is not None:
             self._sum_up(c, run.job)
         return None if row is None else (bool(row[0]), row[1])
@@ -220,7 +223,9 @@ class Performer:
 
     def _clean(self, job: Job) -> None:
         self.kinds[job.kind].clean(job)
-        shutil.rmtree(self.scratch / job.id, ignore_errors=True)
+        with self.db.writing() as c:
+            sql.give_back(c, job.id)
+        shutil.rmtree(self.space.folder / job.id, ignore_errors=True)
 
     async def _clean_ended(self, job_id: str) -> None:
         """The job had ended before this execution: what its last attempt had no time to remove is removed now."""

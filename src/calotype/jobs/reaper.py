@@ -93,6 +93,7 @@ class Reaper:
         with self.db.writing() as c:
             expired = [str(row[0]) for row in c.execute(sql.EXPIRE, {"now": now})]
             c.execute(sql.FORGET_WORKERS, {"before": now - FORGET_AFTER_MS})
+            c.execute(sql.GIVE_BACK_ENDED)
         if expired:
             self._client.delete_workflows(expired)
         for sweep in self.sweeps:
@@ -128,7 +129,7 @@ class Reaper:
         old = []
         for folder in self.scratch.iterdir():
             with suppress(FileNotFoundError):  # its job has just ended
-                if folder.stat().st_mtime * 1000 < now - GRACE_MS:
+                if folder.is_dir() and folder.stat().st_mtime * 1000 < now - GRACE_MS:
                     old.append(folder)
         with self.db.reading() as c:
             still_open = sql.open_among(c, [f.name for f in old])

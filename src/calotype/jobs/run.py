@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from sqlalchemy import Connection
@@ -11,6 +10,7 @@ from calotype.jobs import sql
 from calotype.jobs.families import sum_up_in
 from calotype.jobs.model import Job, JobType
 from calotype.jobs.plan import PLANS
+from calotype.jobs.scratch import ScratchSpace
 
 Result = dict[str, Any]  # what a step leaves for later ones: JSON, kept by the engine
 
@@ -23,10 +23,10 @@ class Run:
     """`scratch` is this job's own folder; it goes when the job has ended. `stop` is set when a step must end soon:
     threads that a step started look at it between blocks."""
 
-    def __init__(self, job: Job, scratch: Path, expires_at_of: Callable[[int], int]) -> None:
+    def __init__(self, job: Job, space: ScratchSpace, expires_at_of: Callable[[int], int]) -> None:
         self.job = job
         self.plan = PLANS[job.kind]
-        self.scratch = scratch
+        self.scratch = space.folder / job.id
         self.results: dict[str, Result] = {}
         self.stop = threading.Event()
         self.committing = False  # from here on a wish to cancel comes too late
@@ -35,6 +35,9 @@ class Run:
         self.fraction = 0.0
         self.done_bytes: int | None = None
         self.total_bytes: int | None = None
+        self.waits_for = ""  # what the running step cannot go on without
+        self.has_waited = False
+        self.space = space
         self._expires_at_of = expires_at_of
 
     @property
@@ -54,6 +57,7 @@ class Run:
     def begin(self, position: int) -> None:
         self.position, self.fraction = position, 0.0
         self.done_bytes = self.total_bytes = None
+        self.waits_for, self.has_waited = "", False
         self.stop.clear()
 
     def advance(self, fraction: float) -> None:
@@ -63,6 +67,17 @@ class Run:
     def advance_bytes(self, done: int, total: int) -> None:
         self.done_bytes, self.total_bytes = done, total
         self.advance(done / total if total else 1.0)
+
+    async def reserve(self, *, scratch: int = 0, staging: int = 0) -> None:
+        """Before the step writes: return once there is room for so many bytes more in the job's folder, and in the blob
+        store's staging folder; what the job has there counts. Waits if need be, and the record says so.
+
+        Raises `ScratchFull`."""
+        await self.space.reserve(self.job.id, self._wait_for, scratch=scratch, staging=staging)
+
+    def _wait_for(self, what: str) -> None:
+        self.waits_for = what
+        self.has_waited = self.has_waited or bool(what)
 
     def succeed_in(self, c: Connection, *, entities: Mapping[str, Any], image_id: str | None, now: int) -> None:
         """Record success in the transaction that publishes the result. Raises `Superseded`: roll back everything."""

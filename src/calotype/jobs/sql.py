@@ -134,11 +134,12 @@ INSERT_STEP: Final = text("""
 INSERT INTO job_steps (job_id, position, name, state) VALUES (:job_id, :position, :name, 'pending')
 """)
 STEPS: Final = text("""
-SELECT position, name, state, attempts, started_at, ended_at, done_bytes, total_bytes
+SELECT position, name, state, attempts, started_at, ended_at, done_bytes, total_bytes, waits_for
   FROM job_steps WHERE job_id = :id ORDER BY position
 """)
 BEGIN_STEP: Final = text("""
-UPDATE job_steps SET state = 'running', attempts = attempts + 1, started_at = :now, ended_at = NULL
+UPDATE job_steps SET state = 'running', attempts = attempts + 1, started_at = :now, ended_at = NULL,
+                     waits_for = NULL
  WHERE job_id = :id AND position = :position
 """)
 END_STEP: Final = text("""
@@ -146,12 +147,34 @@ UPDATE job_steps SET state = :state, ended_at = :now, done_bytes = :done, total_
  WHERE job_id = :id AND position = :position
 """)
 END_OPEN_STEPS: Final = text("""
-UPDATE job_steps SET state = CASE state WHEN 'running' THEN 'failed' ELSE 'skipped' END, ended_at = :now
+UPDATE job_steps SET state = CASE state WHEN 'running' THEN 'failed' ELSE 'skipped' END, ended_at = :now,
+                     waits_for = NULL
  WHERE job_id = :id AND state IN ('pending', 'running')
 """)
 STEP_BYTES: Final = text("""
 UPDATE job_steps SET done_bytes = :done, total_bytes = :total WHERE job_id = :id AND position = :position
 """)
+# --- scratch space ----------------------------------------------------------------------------------------------------
+
+# What the other open jobs may have on the disk. Rows of jobs that have ended count for nothing.
+RESERVED: Final = text("""
+SELECT s.job_id, s.bytes FROM scratch_reservations s JOIN jobs j ON j.id = s.job_id
+ WHERE s.place = :place AND s.job_id <> :but AND j.status IN ('INIT', 'RUNNING')
+""")
+RESERVE: Final = text("""
+INSERT INTO scratch_reservations (job_id, place, bytes, reserved_at) VALUES (:job_id, :place, :bytes, :now)
+ON CONFLICT (job_id, place) DO UPDATE SET bytes = excluded.bytes, reserved_at = excluded.reserved_at
+""")
+GIVE_BACK: Final = text("DELETE FROM scratch_reservations WHERE job_id = :job_id")
+GIVE_BACK_ENDED: Final = text("""
+DELETE FROM scratch_reservations
+ WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE id = job_id AND status IN ('INIT', 'RUNNING'))
+""")
+# What the running step waits for.
+STEP_WAITS: Final = text("""
+UPDATE job_steps SET waits_for = :waits_for WHERE job_id = :id AND position = :position
+""")
+
 # --- workers ----------------------------------------------------------------------------------------------------------
 
 WORKER_STARTS: Final = text("""
@@ -327,13 +350,30 @@ def page(
 
 
 def steps(c: Connection, job_id: str) -> list[Step]:
+    rows = c.execute(STEPS, {"id": job_id})
     return [
         Step(
             position=position, name=name, state=StepState(state), attempts=attempts, started_at=started_at,
-            ended_at=ended_at, done_bytes=done, total_bytes=total,
+            ended_at=ended_at, done_bytes=done, total_bytes=total, waits_for=waits_for,
         )
-        for position, name, state, attempts, started_at, ended_at, done, total in c.execute(STEPS, {"id": job_id})
+        for position, name, state, attempts, started_at, ended_at, done, total, waits_for in rows
     ]  # fmt: skip
+
+
+def reserved(c: Connection, place: str, *, but: str) -> dict[str, int]:
+    """What open jobs other than `but` may have in a place: id -> bytes. Nobody else may reserve there until the
+    transaction ends."""
+    if c.dialect.name == "postgresql":  # SQLite has one writer anyway
+        c.execute(text("SELECT pg_advisory_xact_lock(hashtext(:place))"), {"place": f"scratch {place}"})
+    return {str(job_id): int(size) for job_id, size in c.execute(RESERVED, {"place": place, "but": but})}
+
+
+def reserve(c: Connection, job_id: str, place: str, size: int, now: int) -> None:
+    c.execute(RESERVE, {"job_id": job_id, "place": place, "bytes": size, "now": now})
+
+
+def give_back(c: Connection, job_id: str) -> None:
+    c.execute(GIVE_BACK, {"job_id": job_id})
 
 
 def as_text(value: Mapping[str, Any]) -> str:

@@ -195,6 +195,7 @@ def native(job: Job, steps: Sequence[Step] = (), *, now: int) -> dict[str, Any]:
         "attempt": job.attempt,
         "progress": _progress(job, running, now),
         "step": running.name if running else None,
+        "waits_for": running.waits_for if running else None,
         "steps": [_step(step, now) for step in steps],
         "error": {"code": job.error_code, "message": job.fail_reason} if job.error_code else None,
         "entities": _entities(job),

@@ -254,6 +254,7 @@ class NativeJob(TypedDict):
     attempt: Number
     progress: JobProgress
     step: str | None
+    waits_for: str | None
     steps: list[JobStep]
     error: JobError | None
     entities: dict[str, Any]

@@ -44,7 +44,8 @@ class DiskRun(Run):
     of what is done of the step. It never ends the job."""
 
     def __init__(self, whole: Run, number: int, disks: Sequence[Result], results: Mapping[str, Result]) -> None:
-        super().__init__(whole.job, _folder(whole, number), _never)
+        super().__init__(whole.job, whole.space, _never)
+        self.scratch = _folder(whole, number)
         self.whole = whole
         self.number = number
         self.stop = whole.stop
@@ -56,6 +57,9 @@ class DiskRun(Run):
     @property
     def token(self) -> str:
         return f"{self.whole.token}.{self.number}"
+
+    async def reserve(self, *, scratch: int = 0, staging: int = 0) -> None:
+        await self.whole.reserve(scratch=scratch, staging=staging)
 
     @property
     def blob_id(self) -> BlobId:

@@ -44,9 +44,9 @@ from calotype.jobs.kinds.whole_accepting import Whole
 from calotype.jobs.kinds.whole_server import WholeServer
 from calotype.jobs.model import SHARING, WHOLE, JobType
 from calotype.jobs.performer import Observer, Performer
-from calotype.jobs.scratch import ScratchSpace
 from calotype.jobs.reaper import Reaper
 from calotype.jobs.run import Kind
+from calotype.jobs.scratch import ScratchSpace
 from calotype.jobs.service import Jobs
 from calotype.jobs.worker import run_worker, slot
 from calotype.metadefs.service import Metadefs

@@ -46,6 +46,11 @@ class Run:
         return f"j{self.job.id}-{self.job.attempt}"
 
     @property
+    def tokens(self) -> list[str]:
+        """Of this attempt, and of all before it."""
+        return [f"j{self.job.id}-{attempt}" for attempt in range(1, self.job.attempt + 1)]
+
+    @property
     def upload_id(self) -> str:
         """Names the job, whichever attempt, as the one that brings an image's bytes."""
         return upload_id(self.job)

@@ -23,6 +23,7 @@ from calotype.buckets.service import Buckets
 from calotype.db.engine import now_ms
 from calotype.disks.convert import OVERHEAD_BYTES, TargetKind
 from calotype.disks.gate import OPAQUE, keep
+from calotype.disks.measure import most_bytes
 from calotype.disks.model import DiskFormat, Inspection, Opaque, OpaqueKind
 from calotype.disks.zvhd import kind_of
 from calotype.errors import (
@@ -234,7 +235,9 @@ class Export:
         packed = OpaqueKind(wanted) if wanted in OPAQUE else None
         kind, target_format = PACKED if packed else TARGETS[wanted]
         target = run.scratch / f"out-{run.job.attempt}"
-        target.unlink(missing_ok=True)
+        for attempt in range(1, run.job.attempt + 1):
+            target.with_name(f"out-{attempt}").unlink(missing_ok=True)
+        await self._reserve(run, source, source_format, packed=packed is not None)
         if source_format is target_format and source_format is DiskFormat.QCOW2:
             size = source.stat().st_size
             await to_the_end(
@@ -262,6 +265,11 @@ class Export:
             await zvhd_file.pack(run, self.sandbox, vhd, target, packed)
             await asyncio.to_thread(vhd.unlink)
         return {"file": target.name, "format": target_format.value, "packed": packed.value if packed else None}
+
+    async def _reserve(self, run: Run, source: Path, format_: DiskFormat, *, packed: bool) -> None:
+        """The result, and what it is packed from. In a bucket of our own on the same disk it is not copied again."""
+        most = await most_bytes(self.sandbox, source, format_)
+        await run.reserve(scratch=2 * most if packed else most)
 
     async def _verify(self, run: Run) -> Result:
         converted = run.results["convert"]

@@ -27,6 +27,7 @@ from calotype.db.engine import now_ms
 from calotype.disks.convert import TargetKind
 from calotype.disks.gate import NEVER_KEPT, OPAQUE, inspect
 from calotype.disks.guest.detect import detect
+from calotype.disks.measure import most_bytes
 from calotype.disks.model import DiskFormat, Inspection, Opaque, OpaqueKind, Window
 from calotype.errors import FormatMismatch, ImageNotFound, ImageTooLarge, QuickFormat, VerificationFailed
 from calotype.images import attributes
@@ -124,7 +125,7 @@ class Ingest:
 
     async def _convert(self, run: Run) -> Result:
         source = await self._at_hand(run)
-        await asyncio.to_thread(self.blobs.discard, run.token)
+        await asyncio.to_thread(self._discard_attempts, run)
         if run.results["inspect"]["as_it_is"]:
             return await self._kept(run, source)
         source_format = DiskFormat(run.results["inspect"]["format"])
@@ -133,6 +134,8 @@ class Ingest:
         target = self.blobs.staging_path(run.token)
         made: Result = {"token": run.token, "format": stored.value}
         kind = TargetKind.RAW if stored is DiskFormat.RAW else TargetKind.QCOW2_ZSTD
+        most = await most_bytes(self.sandbox, source, source_format, window=await self._window(run))
+        await run.reserve(staging=most)
         await self.converter.convert(
             source,
             source_format,
@@ -152,6 +155,11 @@ class Ingest:
         made |= digests_to_json(await self._digested(run, source, copy_to=target))
         await self._reserve(run, target)
         return made
+
+    def _discard_attempts(self, run: Run) -> None:
+        """What earlier attempts at this step have written: nobody will need it."""
+        for token in run.tokens:
+            self.blobs.discard(token)
 
     async def _reserve(self, run: Run, target: Path) -> None:
         image_id = image_of(run.job)

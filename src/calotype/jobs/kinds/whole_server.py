@@ -58,6 +58,10 @@ class DiskRun(Run):
     def token(self) -> str:
         return f"{self.whole.token}.{self.number}"
 
+    @property
+    def tokens(self) -> list[str]:
+        return [f"{token}.{self.number}" for token in self.whole.tokens]
+
     async def reserve(self, *, scratch: int = 0, staging: int = 0) -> None:
         await self.whole.reserve(scratch=scratch, staging=staging)
 

@@ -55,6 +55,7 @@ def qcow2(
     header_length: int = 104,
     compression: int = 0,
     extensions: tuple[tuple[int, bytes], ...] = (),
+    content: bytes = CONTENT,
 ) -> bytes:
     """Header, refcount table, refcount block, L1 table, L2 table and one data cluster, in this order."""
     cluster = 1 << cluster_bits
@@ -92,7 +93,7 @@ def qcow2(
         counts,
         struct.pack(">Q", (places["l2"] | copied) if l1_entry is None else l1_entry),
         struct.pack(">QQ", (places["data"] | copied) if l2_entry is None else l2_entry, l2_second),
-        CONTENT[:cluster],
+        content[:cluster],
     ]
     return b"".join(padded(part, cluster) for part in parts)
 
@@ -162,7 +163,14 @@ def vmdk_header(
     )
 
 
-def vmdk(descriptor: bytes | None = None, *, table: int = 22, grain: int = 128, header: bytes | None = None) -> bytes:
+def vmdk(
+    descriptor: bytes | None = None,
+    *,
+    table: int = 22,
+    grain: int = 128,
+    header: bytes | None = None,
+    content: bytes = CONTENT,
+) -> bytes:
     """monolithicSparse: header, descriptor (20 sectors), directory, one grain table (4 sectors), the grain."""
     text = vmdk_descriptor() if descriptor is None else descriptor
     return (
@@ -171,7 +179,7 @@ def vmdk(descriptor: bytes | None = None, *, table: int = 22, grain: int = 128, 
         + padded(struct.pack("<I", table), SECTOR)
         + padded(struct.pack("<I", grain), 4 * SECTOR)
         + bytes((128 - 26) * SECTOR)
-        + CONTENT
+        + content.ljust(64 * KIB, b"\0")
     )
 
 
@@ -228,18 +236,23 @@ def vhd(
     table_offset: int = 1536,
     entry: int = 4,
     parent: bytes = b"",
+    parent_name: str = "",
     locators: bytes = b"",
+    located: bytes = b"",
     footer: bytes | None = None,
     end: bytes | None = None,
+    content: bytes = CONTENT,
 ) -> bytes:
-    """Dynamic: the footer's copy, the header, the table, one block (bitmap and data), the footer."""
+    """Dynamic: the footer's copy, the header, what a locator points to, if anything, the table, one block (bitmap and
+    data), the footer."""
     foot = vhd_footer() if footer is None else footer
     head = struct.pack(">8sQQIII", b"cxsparse", 0xFFFFFFFFFFFFFFFF, table_offset, 0x00010000, entries, block)
-    rest = parent.ljust(16, b"\0") + bytes(8) + bytes(512) + locators.ljust(192, b"\0") + bytes(256)
+    name = parent_name.encode("utf-16-be").ljust(512, b"\0")
+    rest = parent.ljust(16, b"\0") + bytes(8) + name + locators.ljust(192, b"\0") + bytes(256)
     head += struct.pack(">I", _checksum(head + rest)) + rest
     table = padded(struct.pack(">II", entry, 0xFFFFFFFF), SECTOR)
-    data = b"\xff" * SECTOR + CONTENT + bytes(block - len(CONTENT)) if block == 2 * MIB else bytes(SECTOR)
-    return foot + head + table + data + (foot if end is None else end)
+    data = b"\xff" * SECTOR + content.ljust(block, b"\0") if block == 2 * MIB else bytes(SECTOR)
+    return foot + head + padded(located, 2 * SECTOR) + table + data + (foot if end is None else end)
 
 
 def vhd_fixed(size: int = SIZE, *, footer: bytes | None = None, content: bytes | None = None) -> bytes:
@@ -257,6 +270,7 @@ PAGE_83: Final = "BECA12AB-B2E6-4523-93EF-C309E000C746"
 LOGICAL_SECTOR: Final = "8141BF1D-A96F-4709-BA47-F233A8FAAB5F"
 PHYSICAL_SECTOR: Final = "CDA348C7-445D-4471-9CC9-E9885251C556"
 PARENT_LOCATOR: Final = "A8D35F2D-B30B-454D-ABF7-D3D84834AB0C"
+VHDX_LOCATOR: Final = uuid.UUID("B04AEFB7-D19E-4A81-B789-25B8E9445913").bytes_le  # the kind that a locator begins with
 
 
 def _guarded(data: bytes) -> bytes:
@@ -329,6 +343,7 @@ def vdi(
     sector: int = 512,
     map_offset: int = 512,
     data_offset: int = 1024,
+    content: bytes = CONTENT,
 ) -> bytes:
     head = b"<<< Oracle VM VirtualBox Disk Image >>>\n".ljust(64, b"\0") + b"\x7f\x10\xda\xbe"
     head += struct.pack("<IIII", version, 0x190, kind, 0) + bytes(256)
@@ -336,7 +351,7 @@ def vdi(
     head += struct.pack("<QIIII", size, block, 0, blocks, allocated)
     head += uuid.UUID(int=1).bytes + uuid.UUID(int=2).bytes + link + parent
     table = struct.pack("<4I", entry, *[0xFFFFFFFF] * 3)
-    return padded(head, SECTOR) + padded(table, SECTOR) + CONTENT.ljust(MIB, b"\0")
+    return padded(head, SECTOR) + padded(table, SECTOR) + content.ljust(MIB, b"\0")
 
 
 # --- QED --------------------------------------------------------------------------------------------------------------

@@ -53,10 +53,100 @@ class Case(Struct, frozen=True, kw_only=True):
     def content(self) -> bytes:
         return zlib.decompress(self.packed)
 
+    @property
+    def family(self) -> str:
+        """What kind of attack it is: the first word of its name."""
+        return self.name.partition("-")[0]
+
 
 def hostile() -> Iterator[Case]:
     for cases in (qcow2(), vmdk(), vhd(), vhdx(), vdi(), qed(), qcow1(), foreign(), polyglots(), tiny()):
         yield from cases
+
+
+def pointing(path: str, *, port: int) -> Iterator[Case]:
+    """Images that want a file, or a service of this machine, opened; each in every way that its format has.
+
+    `path` is absolute, ASCII, and at most 200 characters long.
+    """
+    plain = path.encode()
+    targets = {
+        "path": plain,
+        "file": b"file:" + plain,
+        "json": b'json:{"driver":"file","filename":"' + plain + b'"}',
+        "json-qcow2": b'json:{"driver":"qcow2","file":{"driver":"file","filename":"' + plain + b'"}}',
+        "device": b"host_device:" + plain,
+        "fat": b"fat:" + plain.rpartition(b"/")[0],
+        "nbd": f"nbd:127.0.0.1:{port}".encode(),
+        "nbd-url": f"nbd://127.0.0.1:{port}/x".encode(),
+        "nbd-socket": b"nbd+unix:///x?socket=" + plain,
+        "http": f"http://127.0.0.1:{port}/x".encode(),
+        "ssh": f"ssh://root@127.0.0.1:{port}/x".encode(),
+    }
+
+    def case(format_: str, name: str, content: bytes, error: type[DiskRefused] = UnsafeDisk) -> Case:
+        return Case.of(name=f"{format_}-{name}", format_=format_, content=content, error=error)
+
+    for name, target in targets.items():
+        for version in (2, 3):
+            yield case("qcow2", f"v{version}-backing-{name}", build.qcow2(version=version, backing=target, l2_entry=0))
+        yield case("qcow2", f"data-{name}", build.qcow2(incompatible=4, extensions=((DATA_FILE, target),)))
+        yield case("qed", f"backing-{name}", build.qed(features=5, backing=target, l1={0: 0}))
+        yield case("qcow", f"backing-{name}", build.qcow1(backing=target, l1={0: 0}))
+        hint = build.vmdk_descriptor().replace(b"parentCID=ffffffff", b"parentCID=12345678")
+        yield case("vmdk", f"parent-{name}", build.vmdk(hint + b'parentFileNameHint="' + target + b'"\n', grain=0))
+        for kind in ("FLAT", "SPARSE", "VMFS"):
+            extent = f'RW 8192 {kind} "{target.decode()}"' + (" 0" if kind == "FLAT" else "")
+            text = build.vmdk_descriptor("monolithicFlat", extent)
+            yield case("vmdk", f"text-{kind.lower()}-{name}", text)
+            yield case("vmdk", f"embedded-{kind.lower()}-{name}", build.vmdk(text))
+        yield case("vhd", f"parent-{name}", differencing_vhd(target))
+        yield case("vhdx", f"parent-{name}", differencing_vhdx(target))
+
+
+def differencing_vhd(target: bytes) -> bytes:
+    """With the parent's name, and a locator of its path, as the format wants them."""
+    path = target.decode().encode("utf-16-le")
+    locator = b"W2ku" + struct.pack(">IIIQ", 512, len(path), 0, 1536)
+    return build.vhd(
+        footer=build.vhd_footer(kind=4),
+        parent=b"\x01" * 16,
+        parent_name=target.decode()[-200:],
+        locators=locator,
+        table_offset=2560,
+        located=path,
+    )
+
+
+def differencing_vhdx(target: bytes) -> bytes:
+    """With a parent locator whose entries are the parent's paths."""
+    pairs = {"relative_path": target.decode(), "absolute_win32_path": target.decode()}
+    head, text = b"", b""
+    at = 20 + 12 * len(pairs)
+    for key, value in pairs.items():
+        words = (key.encode("utf-16-le"), value.encode("utf-16-le"))
+        head += struct.pack("<IIHH", at + len(text), at + len(text) + len(words[0]), len(words[0]), len(words[1]))
+        text += b"".join(words)
+    locator = build.VHDX_LOCATOR + struct.pack("<HH", 0, len(pairs)) + head + text
+    return build.vhdx(parameters=2, items=((build.PARENT_LOCATOR, locator, 4),), entry=4 << 20 | 7)
+
+
+def payloads() -> Iterator[tuple[str, str, bytes]]:
+    """Sound images whose guest sees an image that is none: name, format, content. What they are is a disk like any
+    other; written out as a raw file it would be taken for what the guest has put there."""
+    evil = {
+        "qcow2-backing": build.qcow2(backing=b"/etc/passwd"),
+        "qcow2": build.qcow2(),
+        "vmdk-text": build.vmdk_descriptor("monolithicFlat", 'RW 8192 FLAT "/etc/passwd" 0'),
+        "luks": b"LUKS\xba\xbe\0\1",
+        "qed": build.qed(features=1, backing=b"/etc/passwd"),
+    }
+    for name, content in evil.items():
+        disk = content[: 64 * 1024]
+        yield f"{name}-in-qcow2", "qcow2", build.qcow2(content=disk)
+        yield f"{name}-in-vmdk", "vmdk", build.vmdk(content=disk)
+        yield f"{name}-in-vhd", "vhd", build.vhd(content=disk)
+        yield f"{name}-in-vdi", "vdi", build.vdi(content=disk)
 
 
 def qcow2() -> Iterator[Case]:
@@ -173,6 +263,20 @@ def vmdk() -> Iterator[Case]:
         "two": 'RW 4096 SPARSE "a.vmdk"\nRW 4096 SPARSE "b.vmdk"',
         "two-of-a-kind": 'RW 8192 SPARSE "a.vmdk"\nRW 8192 FLAT "/etc/passwd" 0',
         "none": "",
+        "flat-lower-case": 'rw 8192 flat "/etc/passwd" 0',
+        "zero-named": 'RW 8192 ZERO "/etc/passwd"',
+        "sparse-quote-inside": 'RW 8192 SPARSE "a\\"b.vmdk"',
+        "sparse-quote-open": 'RW 8192 SPARSE "disk.vmdk',
+        "sparse-quote-single": "RW 8192 SPARSE 'disk.vmdk'",
+        "sparse-no-name": 'RW 8192 SPARSE ""',
+        "sparse-two-names": 'RW 8192 SPARSE "a.vmdk" "/etc/passwd"',
+        "sparse-json": 'RW 8192 SPARSE "json:{}"',
+        "sparse-long": f'RW 8192 SPARSE "{"a" * 256}"',
+        "sparse-device": 'RW 8192 SPARSE "a.vmdk" 0 partitionUUID /dev/sda',
+        "not-a-size": 'RW 8192x SPARSE "disk.vmdk"',
+        "negative-size": 'RW -8192 SPARSE "disk.vmdk"',
+        "unknown-access": 'RWX 8192 SPARSE "disk.vmdk"',
+        "vertical-tab": 'RW 8192 SPARSE "a.vmdk"\vRW 8192 FLAT "/etc/passwd" 0',
         "carriage-return": 'RW 8192 SPARSE "a.vmdk"\rRW 8192 FLAT "/etc/passwd" 0',
         "form-feed": 'RW 8192 SPARSE "a.vmdk"\f',
     }
@@ -182,6 +286,19 @@ def vmdk() -> Iterator[Case]:
         yield case(f"text-{name}", UnsafeDisk, text)
     odd = build.vmdk_descriptor().replace(b"disk.vmdk", "Gr\u00f6\u00dfe.vmdk".encode("latin-1"))
     yield case("extent-not-ascii", UnsafeDisk, build.vmdk(odd))
+    odd = build.vmdk_descriptor().replace(b"disk.vmdk", "\u78c1\u76d8.vmdk".encode())
+    yield case("extent-in-utf-8", UnsafeDisk, build.vmdk(odd))
+    yield case("extent-in-utf-16", UnsafeDisk, build.vmdk(build.vmdk_descriptor().decode().encode("utf-16")))
+    flat = build.vmdk_descriptor("monolithicFlat", 'RW 8192 FLAT "/etc/passwd" 0')
+    yield case("two-descriptors", UnsafeDisk, build.vmdk(build.vmdk_descriptor() + flat))
+    yield case("two-descriptors-after-zero", UnsafeDisk, build.vmdk(build.vmdk_descriptor() + b"\0" + flat))
+    yield case(
+        "two-descriptors-a-sector-later", UnsafeDisk, build.vmdk(build.vmdk_descriptor().ljust(1024, b"\0") + flat)
+    )
+    late = build.vmdk(header=build.vmdk_header(descriptor_offset=256))
+    yield case("descriptor-lies-after-64-kib", UnsafeDisk, late + flat.ljust(20 * SECTOR, b"\0"))
+    sound_late = build.vmdk(flat, header=build.vmdk_header(descriptor_offset=256))
+    yield case("descriptor-in-both-places", UnsafeDisk, sound_late + build.vmdk_descriptor().ljust(20 * SECTOR, b"\0"))
     kinds = (
         "monolithicFlat",
         "vmfs",
@@ -201,6 +318,9 @@ def vmdk() -> Iterator[Case]:
         for which, target in enumerate(TARGETS[:2]):
             made = build.vmdk(build.vmdk_descriptor() + line + b'"' + target + b'"\n')
             yield case(f"parent-hint-{number}-{which}", UnsafeDisk, made)
+    for word in (b"00000000", b"fffffffe", b"0xffffffff", b"-1", b""):
+        made = build.vmdk_descriptor().replace(b"parentCID=ffffffff", b"parentCID=" + word)
+        yield case(f"parent-cid-{word.decode() or 'empty'}", UnsafeDisk, build.vmdk(made))
     hidden = build.vmdk_descriptor() + b"\0" + b'parentFileNameHint="/etc/passwd"\n'
     yield case("parent-hint-after-zero", UnsafeDisk, build.vmdk(hidden))
     outside = build.vmdk_descriptor().ljust(1024, b"#") + b'\nparentFileNameHint="/etc/passwd"\n'
@@ -271,6 +391,9 @@ def vhd() -> Iterator[Case]:
     yield case("parent-id", UnsafeDisk, build.vhd(parent=b"\x01" * 16))
     locator = b"W2ku" + struct.pack(">IIIQ", 512, 22, 0, 1536)
     yield case("parent-locator", UnsafeDisk, build.vhd(locators=locator))
+    yield case("parent-name", UnsafeDisk, build.vhd(parent_name="/etc/passwd"))
+    yield case("locator-without-parent", UnsafeDisk, build.vhd(locators=bytes(168) + b"MacX" + bytes(20)))
+    yield case("parent-in-full", UnsafeDisk, differencing_vhd(b"/etc/passwd"))
     yield case("kind-0", FormatMismatch, build.vhd(footer=build.vhd_footer(kind=0)))
     yield case("kind-77", FormatMismatch, build.vhd(footer=build.vhd_footer(kind=77)))
     yield case("version-2", FormatMismatch, build.vhd(footer=build.vhd_footer(version=0x00020000)))
@@ -304,6 +427,7 @@ def vhdx() -> Iterator[Case]:
 
     yield case("has-parent", UnsafeDisk, build.vhdx(parameters=2))
     yield case("parent-locator", UnsafeDisk, build.vhdx(items=((build.PARENT_LOCATOR, bytes(64), 4),)))
+    yield case("parent-in-full", UnsafeDisk, differencing_vhdx(b"/etc/passwd"))
     yield case("block-of-a-difference", UnsafeDisk, build.vhdx(entry=4 << 20 | 7))
     unknown = "00000000-1111-2222-3333-444444444444"
     yield case("unknown-item", UnsafeDisk, build.vhdx(items=((unknown, bytes(8), 4),)))
@@ -339,6 +463,9 @@ def vdi() -> Iterator[Case]:
     yield case("difference", UnsafeDisk, build.vdi(kind=4))
     yield case("parent", UnsafeDisk, build.vdi(parent=b"\x01" * 16))
     yield case("link", UnsafeDisk, build.vdi(link=b"\x01" * 16))
+    yield case("kind-0", UnsafeDisk, build.vdi(kind=0))
+    yield case("kind-of-2-to-the-32", UnsafeDisk, build.vdi(kind=0xFFFFFFFF))
+    yield case("64-tib", DiskTooLarge, build.vdi(size=64 * 1024**4, blocks=64 * 1024**2))
     yield case("version-0", FormatMismatch, build.vdi(version=1))
     yield case("sectors-of-0", FormatMismatch, build.vdi(sector=0))
     yield case("blocks-of-0", FormatMismatch, build.vdi(block=0))
@@ -382,6 +509,7 @@ def qed() -> Iterator[Case]:
     yield case("header-of-nothing", FormatMismatch, over(build.qed(), bytes(4), 12))
     yield case("header-of-16-tib", TruncatedDisk, over(build.qed(), b"\xff" * 4, 12))
     yield case("size-0", EmptyDisk, build.qed(size=0))
+    yield case("64-tib", DiskTooLarge, over(build.qed(size=64 * 1024**4), struct.pack("<II", 1 << 16, 16), 4))
     yield case("size-of-half-a-sector", FormatMismatch, build.qed(size=SIZE + 100))
     yield case("size-beyond-its-tables", FormatMismatch, build.qed(size=1024 * 1024 * cluster + 512))
     yield case("16-eib", DiskTooLarge, build.qed(size=2**64 - 512))
@@ -464,6 +592,7 @@ def foreign() -> Iterator[Case]:
     marks = {
         "parallels": b"WithoutFreeSpace" + struct.pack("<I", 2),
         "parallels-ext": b"WithouFreSpacExt" + struct.pack("<I", 2),
+        "parallels-ploop": b"WithouFreSpacExt" + struct.pack("<IIIIIQ", 2, 16, 8, 2048, 4, 8192),
         "bochs": b"Bochs Virtual HD Image",
         "cloop": b"#!/bin/sh\n#V2.0 Format\nmodprobe cloop file=$0",
         "cowd": b"COWD" + struct.pack("<III", 1, 3, 8192),
@@ -480,6 +609,8 @@ def foreign() -> Iterator[Case]:
     for version in (1, 2):
         luks = (b"LUKS\xba\xbe" + struct.pack(">H", version)).ljust(4096, b"\0") + CONTENT
         yield Case.of(name=f"luks-{version}", format_="raw", content=luks, error=UnsafeDisk)
+        bootable = build.with_boot_sector(luks)
+        yield Case.of(name=f"luks-{version}-with-a-boot-sector", format_="raw", content=bootable, error=UnsafeDisk)
 
 
 def polyglots() -> Iterator[Case]:
@@ -503,6 +634,16 @@ def polyglots() -> Iterator[Case]:
     yield case("vmdk-mbr", "vmdk", over(build.vmdk(), b"\x55\xaa", 510))
     yield case("vmdk-vdi", "vmdk", over(build.vmdk(), b"\x7f\x10\xda\xbe", 0x40))
     yield case("vmdk-iso", "vmdk", over(build.iso(), build.vmdk()[: 12 * 1024]))
+    text = build.vmdk_descriptor("monolithicFlat", 'RW 8192 FLAT "/etc/passwd" 0')
+    yield case("vmdk-text-iso", "iso", over(build.iso(), text))
+    yield case("vmdk-text-mbr", "raw", build.with_boot_sector(text.ljust(SIZE, b"\n")))
+    yield case("vmdk-text-gpt", "gpt", over(build.gpt(), text[:440]))
+    yield case("vmdk-text-vhd", "vhd", text.ljust(MIB, b"\n") + build.vhd_footer(kind=2, size=MIB))
+    yield case("iso-vhd", "iso", build.iso() + build.vhd_footer(kind=2, size=len(build.iso())))
+    yield case("iso-dmg", "iso", build.iso() + b"koly".ljust(512, b"\0"))
+    yield case("iso-luks", "iso", over(build.iso(), b"LUKS\xba\xbe\0\1"))
+    yield case("iso-parallels", "iso", over(build.iso(), b"WithoutFreeSpace"))
+    yield case("gpt-qcow2-as-gpt", "gpt", over(build.gpt(), sound[:400]))
     yield case("vdi-iso", "vdi", over(build.iso(), build.vdi()[:1024]))
     yield case("vdi-mbr", "vdi", over(build.vdi(), b"\x55\xaa", 510))
     yield case("vdi-vhd", "vdi", build.vdi() + build.vhd_footer(kind=2, size=MIB))
@@ -541,6 +682,15 @@ def tiny() -> Iterator[Case]:
         "qed": b"QED\0",
         "qcow": b"QFI\xfb\0\0\0\x01",
     }
+    for length in (8, 12, 512):
+        made = build.qcow2()[:length]
+        yield Case.of(name=f"tiny-qcow2-{length}", format_="qcow2", content=made, error=TruncatedDisk)
+        made = build.vmdk()[:length]
+        yield Case.of(name=f"tiny-vmdk-{length}", format_="vmdk", content=made, error=TruncatedDisk)
+    yield Case.of(name="tiny-luks", format_="raw", content=b"LUKS\xba\xbe", error=UnsafeDisk)
+    yield Case.of(name="tiny-koly", format_="raw", content=b"koly".ljust(512, b"\0"), error=FormatMismatch)
+    yield Case.of(name="tiny-vmdk-text", format_="vmdk", content=b"# Disk DescriptorFile", error=UnsafeDisk)
+    yield Case.of(name="tiny-vmdk-version", format_="vmdk", content=b"version=1", error=UnsafeDisk)
     for format_, mark in marks.items():
         yield Case.of(name=f"mark-only-{format_}", format_=format_, content=mark, error=TruncatedDisk)
 

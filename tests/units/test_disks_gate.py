@@ -2,6 +2,8 @@
 
 import io
 import os
+import struct
+import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
@@ -22,7 +24,8 @@ from tests.disks.corpus import MOST_VIRTUAL_BYTES, Case
 
 CASES: Final = list(corpus.hostile())
 HOSTILE: Final = {case.name: case for case in CASES}
-FAMILIES: Final = sorted({case.name.split("-")[0] for case in CASES})
+FAMILIES: Final = sorted({case.family for case in CASES})
+PAYLOADS: Final = {name: (format_, content) for name, format_, content in corpus.payloads()}
 SOUND: Final = {name: make() for name, make in build.SOUND.items()}
 EVERY_DECLARED: Final = (*DECLARED, *sorted(NEVER_TAKEN), None)
 RAW_NAMES: Final = ("raw", "ami", "aki", "ari")
@@ -50,7 +53,7 @@ def test_a_hostile_image_is_refused_as_what_it_is(name: str) -> None:
 def test_a_hostile_image_is_refused_whatever_it_is_declared_as(family: str) -> None:
     passed = []
     for case in CASES:
-        if case.name.split("-")[0] == family:
+        if case.family == family:
             content = case.content
             passed += [(case.name, declared) for declared in EVERY_DECLARED if not refuses(content, declared)]
 
@@ -66,7 +69,21 @@ def refuses(content: bytes, declared: str | None) -> bool:
 
 
 def test_the_corpus_names_are_unique() -> None:
-    assert len(CASES) == len(HOSTILE) > 200
+    assert len(CASES) == len(HOSTILE) > 500
+
+
+@pytest.mark.parametrize("declared", EVERY_DECLARED)
+def test_an_image_that_points_at_a_file_or_a_service_is_refused(declared: str | None) -> None:
+    cases = list(corpus.pointing("/srv/decoy", port=10809))
+
+    assert [case.name for case in cases if not refuses(case.content, declared)] == []
+    assert {case.format for case in cases} == {"qcow2", "qed", "qcow", "vmdk", "vhd", "vhdx"}
+
+
+def test_an_image_that_points_somewhere_is_refused_as_unsafe() -> None:
+    for case in corpus.pointing("/srv/decoy", port=10809):
+        with pytest.raises(UnsafeDisk):
+            inspected(case.content, case.format)
 
 
 def test_no_message_holds_what_a_hostile_image_names() -> None:
@@ -223,6 +240,82 @@ def test_a_name_that_no_api_knows_is_refused() -> None:
 
 def test_an_old_qcow2_passes() -> None:
     assert inspected(build.qcow2(version=2)).detail == "v2 zlib"
+
+
+def with_extension(path: Path, kind: int, data: bytes) -> bytes:
+    """An image without header extensions, after it was given one; and after QEMU has written its header anew."""
+    made = bytearray(path.read_bytes())
+    made[72 : 72 + 8 + len(data)] = struct.pack(">II", kind, len(data)) + data
+    path.write_bytes(made)
+    command = ["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", "", str(path)]
+    subprocess.run(command, check=True, capture_output=True)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def old_qcow2(tmp_path: Path) -> Path:
+    """Of version 2, by QEMU."""
+    path = tmp_path / "old.qcow2"
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-o", "compat=0.10", str(path), "4M"]
+    subprocess.run(command, check=True)
+    return path
+
+
+@pytest.mark.parametrize("length", [0, 1, 4, 7, 12, 100, 396, 4000])
+def test_an_old_qcow2_may_have_header_extensions(old_qcow2: Path, length: int) -> None:
+    """oslo.utils takes the first one for feature bits: every second length is an external data file to it."""
+    content = with_extension(old_qcow2, 0x12345678, b"\x04" * length)
+
+    found = inspected(content, "qcow2")
+
+    assert struct.pack(">II", 0x12345678, length) in content[:512]
+    assert (found.detail, found.virtual_size) == ("v2 zlib", 4 * 1024**2)
+
+
+@pytest.mark.parametrize("kind", [0x44415441, 0x0537BE77, 0xE2792ACA])
+@pytest.mark.parametrize("before", [b"", struct.pack(">II", 0x12345678, 12) + bytes(16)], ids=["first", "second"])
+def test_an_old_qcow2_may_not_have_one_that_names_a_file_or_a_key(old_qcow2: Path, kind: int, before: bytes) -> None:
+    content = bytearray(old_qcow2.read_bytes())
+    extension = before + struct.pack(">II", kind, 11) + b"/etc/passwd"
+    content[72 : 72 + len(extension)] = extension
+
+    with pytest.raises(UnsafeDisk):
+        inspected(bytes(content), "qcow2")
+
+
+@pytest.mark.parametrize("bit", range(5, 64))
+def test_a_new_qcow2_may_not_have_features_that_are_not_known(bit: int) -> None:
+    with pytest.raises(UnsafeDisk):
+        inspected(build.qcow2(incompatible=1 << bit), "qcow2")
+
+
+@pytest.mark.parametrize("options", [[], ["compat=0.10"]], ids=["new", "made old"])
+def test_what_qemu_writes_into_a_header_passes(tmp_path: Path, options: list[str]) -> None:
+    """A table of the features' names, and a bitmap; an image of the newer version that was made one of the older."""
+    path = tmp_path / "made.qcow2"
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), "4M"], check=True)
+    subprocess.run(["qemu-img", "bitmap", "--add", "-f", "qcow2", str(path), "kept"], check=True)
+    for option in options:  # the older version knows no bitmaps
+        subprocess.run(["qemu-img", "bitmap", "--remove", "-f", "qcow2", str(path), "kept"], check=True)
+        subprocess.run(["qemu-img", "amend", "-f", "qcow2", "-o", option, str(path)], check=True)
+
+    assert inspected(path.read_bytes(), "qcow2").detail == ("v2 zlib" if options else "v3 zlib")
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_a_disk_on_which_a_guest_has_put_an_image_is_a_disk_and_its_bytes_alone_are_not(
+    name: str, tmp_path: Path
+) -> None:
+    """What is written out as raw is looked at again, and is then what the guest wrote."""
+    format_, content = PAYLOADS[name]
+    (tmp_path / name).write_bytes(content)
+    driver = "vpc" if format_ == "vhd" else format_
+    subprocess.run(
+        ["qemu-img", "convert", "-f", driver, "-O", "raw", str(tmp_path / name), str(tmp_path / "raw")], check=True
+    )
+
+    assert inspected(content, format_).format == format_
+    assert refuses((tmp_path / "raw").read_bytes(), "raw")
 
 
 def test_compression_by_zstd_is_told() -> None:

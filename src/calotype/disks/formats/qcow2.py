@@ -12,6 +12,7 @@ from calotype.disks.model import DiskFormat
 from calotype.errors import FormatMismatch, TruncatedDisk, UnsafeDisk
 
 MAGIC: Final = b"QFI\xfb"
+VERSION_2: Final = b"\0\0\0\2"  # after the magic
 HEADER_V2: Final = 72
 HEADER_V3: Final = 104
 FLATTEN: Final = "flatten it first: qemu-img convert -O qcow2 IMAGE FLAT.qcow2"

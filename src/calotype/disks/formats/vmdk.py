@@ -96,9 +96,13 @@ def _descriptor_bytes(disk: DiskFile, header: Header) -> bytes:
     if length > vmdk_descriptor.MOST_BYTES:
         raise FormatMismatch(f"not a usable VMDK image: a descriptor of {length} bytes")
     data = disk.exactly(DESCRIPTOR_SECTOR * SECTOR, length, "the descriptor")
-    if b"\0" not in data:
+    _text, end, rest = data.partition(b"\0")
+    if not end:
         # QEMU would read on until a zero byte.
-        data = disk.some(DESCRIPTOR_SECTOR * SECTOR, max(length, LEAST_DESCRIPTOR))
+        return disk.some(DESCRIPTOR_SECTOR * SECTOR, max(length, LEAST_DESCRIPTOR))
+    if any(rest):
+        # QEMU stops at the zero byte; another reader may find a second descriptor behind it.
+        raise UnsafeDisk(f"a VMDK image with more than one text in its descriptor; {vmdk_descriptor.REWRITE}")
     return data
 
 

@@ -19,6 +19,7 @@ CALOTYPE: Final = Path(sys.executable).with_name("calotype")
 READY_WITHIN_S: Final = 60.0
 ADMIN_PASSWORD: Final = "test-admin-password"
 DEMO_PASSWORD: Final = "test-demo-password"
+PLACE: Final = ".place"  # the name of a file system, kept beside what jobs write there
 
 
 def free_port() -> int:
@@ -225,7 +226,8 @@ class Service:
         found = set()
         for part in ("blobs", "scratch"):
             for folder, _, names in os.walk(self.data_dir / part):  # passes over what goes meanwhile
-                found |= {str((Path(folder) / name).relative_to(self.data_dir)) for name in names}
+                bytes_of_images = [name for name in names if name != PLACE]
+                found |= {str((Path(folder) / name).relative_to(self.data_dir)) for name in bytes_of_images}
         return found
 
 

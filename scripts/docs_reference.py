@@ -24,13 +24,13 @@ from typer.testing import CliRunner
 
 from calotype import errors, settings
 from calotype.cli import app
-from calotype.disks.convert import TARGETS as WRITTEN
 from calotype.disks.formats import signatures
 from calotype.disks.gate import DECLARED, NEVER_TAKEN
+from calotype.disks.targets import FILE_FORMATS
+from calotype.disks.targets import TARGETS as WRITTEN
 from calotype.identity.permissions import BESIDE, GRANTS, OneOf
 from calotype.images.attributes import DISK_FORMATS
 from calotype.jobs import view
-from calotype.jobs.kinds import export
 from calotype.jobs.model import COPIES, CREATIONS, SHARING, Job, JobId, JobStatus, JobType, Step, StepState
 from calotype.jobs.plan import PLANS
 from calotype.web import problems
@@ -496,10 +496,17 @@ def formats_declared() -> str:
 
 
 def formats_out() -> str:
-    rows = [
-        [code(name), " ".join((code(found), *WRITTEN[kind].options))] for name, (kind, found) in export.TARGETS.items()
-    ]
-    return table(["`file_format`", "What is written"], rows)
+    rows = []
+    for name, wanted in FILE_FORMATS.items():
+        target = WRITTEN[wanted.kind]
+        largest = "any" if target.most_bytes is None else _largest(target.most_bytes)
+        rows.append([code(name), wanted.summary, " ".join((code(wanted.format), *target.options)), largest])
+    return table(["`file_format`", "What is written", "As `qemu-img` names it", "Largest disk"], rows)
+
+
+def _largest(size: int) -> str:
+    exactly = [f"{size // unit} {word}" for unit, word in UNITS if size % unit == 0]
+    return exactly[0] if exactly else f"just under {-(-size // UNITS[0][0])} {UNITS[0][1]}"
 
 
 def formats_refused() -> str:

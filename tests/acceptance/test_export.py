@@ -1,5 +1,7 @@
-"""What is refused to be exported, copied and registered, each with its code and nothing changed; and what is not."""
+"""What is exported, as each format; what is refused to be exported, copied and registered, each with its code and
+nothing changed; and what is not."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -9,6 +11,8 @@ from typing import Any, Final
 
 import pytest
 
+from calotype.disks.model import DiskFormat
+from calotype.disks.targets import FILE_FORMATS, GIB, LARGEST_VDI, LARGEST_VHD, LARGEST_VHDX, LARGEST_VMDK, TIB
 from tests.disks import build
 from tests.service import Client, Service
 
@@ -30,6 +34,7 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         "CALOTYPE_IMAGE_EXPORT_BYTES": str(EXPORT_BYTES),
         "CALOTYPE_IMAGE_QUICK_BYTES": str(QUICK_BYTES),
         "CALOTYPE_IMS_OPEN_ZVHD": "true",
+        "CALOTYPE_IMAGE_VIRTUAL_BYTES_PER_IMAGE": str(1024 * TIB),
     }
     running = Service(folder, environment=environment)
     try:
@@ -241,7 +246,7 @@ def test_a_bad_target_is_refused_with_its_code(owner: Client, bucket_url: Any, c
     assert owner.get_object("out", "taken") == b"there before"
 
 
-@pytest.mark.parametrize("file_format", ["raw", "zvhd2", "vhdx", "QCOW2", "", None, "x" * 5000])
+@pytest.mark.parametrize("file_format", ["zvhd2", "iso", "qed", "vpc", "QCOW2", "qcow2_zlib", "", None, "x" * 5000])
 def test_a_format_that_images_are_not_exported_as_is_refused(owner: Client, file_format: str | None) -> None:
     assert export(owner, uploaded(owner), file_format=file_format) == "IMG.0072"
 
@@ -256,6 +261,165 @@ def test_an_unknown_image_is_told_as_such(owner: Client) -> None:
     path = "/v1/cloudimages/9a1d8a5e-3c0b-4b62-8d3f-77b0a7c6d111/file"
 
     assert code_of(owner, path, body, status=404) == "IMG.0144"
+
+
+TOO_LARGE: Final = {
+    "vhd": LARGEST_VHD,
+    "vhd-fixed": LARGEST_VHD,
+    "zvhd": LARGEST_VHD,
+    "vmdk": LARGEST_VMDK,
+    "vmdk-sparse": LARGEST_VMDK,
+    "vhdx": LARGEST_VHDX,
+    "vdi": LARGEST_VDI,
+}
+
+
+@pytest.mark.parametrize("file_format", TOO_LARGE)
+def test_a_disk_that_the_format_cannot_hold_is_refused_before_any_work(
+    owner: Client, tmp_path: Path, file_format: str
+) -> None:
+    most = TOO_LARGE[file_format]
+    largest, larger = (uploaded(owner, empty_qcow2(tmp_path, size), "qcow2") for size in (most, most + 512))
+
+    assert export(owner, larger, file_format=file_format) == "IMG.0071"
+    assert accepts_export(owner, larger)
+    assert accepts_export(owner, largest, file_format=file_format)
+
+
+def test_a_quick_export_of_a_disk_that_no_vhd_can_hold_is_refused(owner: Client, tmp_path: Path) -> None:
+    image_id = uploaded(owner, empty_qcow2(tmp_path, 2041 * GIB), "qcow2")
+
+    assert export(owner, image_id, is_quick_export=True) == "IMG.0071"
+
+
+def empty_qcow2(folder: Path, size: int) -> bytes:
+    path = folder / "empty.qcow2"
+    options = ["-o", "cluster_size=256k"]  # so that its tables are small
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, path, str(size)], check=True)
+    return path.read_bytes()
+
+
+# --- export: what is written ------------------------------------------------------------------------------------------
+
+DISK_BYTES: Final = 3 * 2**20 + 512
+QEMU: Final = {DiskFormat.VHD: "vpc"}  # where its name is another
+# What qemu-img tells of the file, beside its format.
+TOLD: Final[dict[str, dict[str, Any]]] = {
+    "qcow2": {"compat": "1.1", "compression-type": "zstd"},
+    "qcow2-plain": {"compat": "1.1", "compression-type": "zlib"},
+    "qcow2-zlib": {"compat": "1.1", "compression-type": "zlib"},
+    "qcow2-zstd": {"compat": "1.1", "compression-type": "zstd"},
+    "vmdk": {"create-type": "streamOptimized"},
+    "vmdk-sparse": {"create-type": "monolithicSparse"},
+}
+
+
+@pytest.fixture(scope="module")
+def guest(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return (b"the bytes of a disk ".ljust(512) * 1200).ljust(DISK_BYTES - 512, b"\0") + b"its end".ljust(512)
+
+
+def image_of(client: Client, content: bytes, disk_format: str = "raw") -> str:
+    client.http.put("/calotype/v1/buckets/made")
+    return uploaded(client, content, disk_format)
+
+
+def exported(client: Client, image_id: str, file_format: str, target: Path) -> Path:
+    key = f"{image_id}.{file_format}"
+    body = {"bucket_url": f"made:{key}", "file_format": file_format}
+    client.succeeded(client.submit("POST", f"/v1/cloudimages/{image_id}/file", body))
+    target.write_bytes(client.get_object("made", key))
+    return target
+
+
+def guest_bytes(path: Path, driver: str) -> bytes:
+    target = path.with_suffix(".guest")
+    subprocess.run(["qemu-img", "convert", "-f", driver, "-O", "raw", path, target], check=True)
+    return target.read_bytes()
+
+
+def information(path: Path, driver: str) -> dict[str, Any]:
+    told = subprocess.run(["qemu-img", "info", "-f", driver, "--output=json", path], capture_output=True, check=True)
+    found: dict[str, Any] = json.loads(told.stdout)
+    return found
+
+
+@pytest.mark.parametrize("file_format", FILE_FORMATS)
+def test_an_export_as_each_format_holds_the_bytes_of_the_guest_to_the_size(
+    demo: Client, guest: bytes, tmp_path: Path, file_format: str
+) -> None:
+    driver = QEMU.get(FILE_FORMATS[file_format].format, FILE_FORMATS[file_format].format.value)
+
+    target = exported(demo, image_of(demo, guest), file_format, tmp_path / "target")
+
+    assert hashlib.sha256(guest_bytes(target, driver)).digest() == hashlib.sha256(guest).digest()
+    found = information(target, driver)
+    assert found["virtual-size"] == DISK_BYTES
+    told = found.get("format-specific", {}).get("data", {})
+    wanted = TOLD.get(file_format, {})
+    assert {name: told[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize(("file_format", "compressed"), [("qcow2-plain", False), ("qcow2-zlib", True), ("vhd", False)])
+def test_what_is_called_compressed_is(
+    demo: Client, guest: bytes, tmp_path: Path, file_format: str, compressed: bool
+) -> None:
+    target = exported(demo, image_of(demo, guest), file_format, tmp_path / "target")
+
+    assert (target.stat().st_size < 600 * 1024) is compressed
+
+
+def test_a_fixed_vhd_is_the_disk_and_a_footer(demo: Client, guest: bytes, tmp_path: Path) -> None:
+    target = exported(demo, image_of(demo, guest), "vhd-fixed", tmp_path / "target")
+
+    content = target.read_bytes()
+    assert content[:-512] == guest
+    assert content[-512:-504] == b"conectix"
+
+
+def test_a_raw_export_is_the_disk(demo: Client, guest: bytes, tmp_path: Path) -> None:
+    assert exported(demo, image_of(demo, guest), "raw", tmp_path / "target").read_bytes() == guest
+
+
+@pytest.mark.parametrize("file_format", [name for name in FILE_FORMATS if name.startswith("qcow2")])
+def test_a_stored_qcow2_is_exported_as_it_is_by_one_name_and_written_anew_by_the_others(
+    demo: Client, guest: bytes, tmp_path: Path, file_format: str
+) -> None:
+    """Also what it holds beside the disk in force: nobody has asked for something else."""
+    stored = qcow2_with_snapshot(guest, tmp_path)
+    before = stored.read_bytes()
+
+    target = exported(demo, image_of(demo, before, "qcow2"), file_format, tmp_path / "target")
+
+    assert (target.read_bytes() == before) is (file_format == "qcow2")
+    assert guest_bytes(target, "qcow2") == guest
+    assert bool(information(target, "qcow2").get("snapshots")) is (file_format == "qcow2")
+
+
+def qcow2_with_snapshot(guest: bytes, folder: Path) -> Path:
+    """The disk in force is `guest`; in the snapshot it has other bytes at its start."""
+    raw, path = folder / "guest.raw", folder / "snapshot.qcow2"
+    raw.write_bytes(b"a secret of before".ljust(65536, b"!") + guest[65536:])
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, path], check=True)
+    subprocess.run(["qemu-img", "snapshot", "-c", "before", path], check=True)
+    raw.write_bytes(guest[:65536])
+    write = f"write -s {raw} 0 65536"
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", write, path], check=True, capture_output=True)
+    return path
+
+
+def test_an_import_keeps_only_the_disk_in_force(demo: Client, guest: bytes, tmp_path: Path) -> None:
+    demo.put_object("made-with-snapshot", "disk", qcow2_with_snapshot(guest, tmp_path))
+
+    job = demo.succeeded(demo.import_image("made-with-snapshot:disk", "without snapshots"))
+
+    target = tmp_path / "image"
+    target.write_bytes(demo.http.get(f"/v2/images/{job['entities']['image_id']}/file").content)
+    assert guest_bytes(target, "qcow2") == guest
+    assert not information(target, "qcow2").get("snapshots")
+    assert b"a secret of before" not in target.read_bytes()
+    everything = demo.image(job["entities"]["image_id"])
+    assert (everything["disk_format"], everything["virtual_size"]) == ("qcow2", DISK_BYTES)
 
 
 # --- copy -------------------------------------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ from typing import Final
 
 import pytest
 
-from calotype.disks.convert import CHECKED, OVERHEAD_BYTES, Converter, TargetKind, failure, told
+from calotype.disks.convert import CHECKED, OVERHEAD_BYTES, Converter, failure, told
 from calotype.disks.gate import inspect
 from calotype.disks.model import DiskFormat, Inspection
 from calotype.disks.sandbox import Result, Sandbox
+from calotype.disks.targets import TargetKind
 from calotype.errors import ConversionFailed, DiskRefused, NoSpace, TruncatedDisk, VerificationFailed
 from tests.disks import build, corpus
 from tests.disks.corpus import Case
@@ -26,7 +27,9 @@ FORMATS: Final = {
     TargetKind.QCOW2_ZLIB: DiskFormat.QCOW2,
     TargetKind.RAW: DiskFormat.RAW,
     TargetKind.VMDK_STREAM: DiskFormat.VMDK,
+    TargetKind.VMDK_SPARSE: DiskFormat.VMDK,
     TargetKind.VHD: DiskFormat.VHD,
+    TargetKind.VHD_FIXED: DiskFormat.VHD,
     TargetKind.VHDX: DiskFormat.VHDX,
     TargetKind.VDI: DiskFormat.VDI,
 }

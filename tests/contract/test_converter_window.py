@@ -6,10 +6,11 @@ from typing import Final
 
 import pytest
 
-from calotype.disks.convert import Converter, TargetKind
+from calotype.disks.convert import Converter
 from calotype.disks.gate import inspect
 from calotype.disks.model import DiskFormat, Window
 from calotype.disks.sandbox import Sandbox
+from calotype.disks.targets import TargetKind
 from calotype.errors import ConversionFailed, TruncatedDisk, VerificationFailed
 from tests.disks import build
 

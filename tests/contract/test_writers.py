@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from tests.disks import build
 
-from calotype.disks.convert import WRITERS, Converter, TargetKind
+from calotype.disks.convert import WRITERS, Converter
 from calotype.disks.gate import inspect
 from calotype.disks.model import DiskFormat, Window
 from calotype.disks.sandbox import Limits, Sandbox
+from calotype.disks.targets import TargetKind
 from calotype.disks.writers.guest_bytes import GuestDisk, blocks
 from calotype.disks.writers.run import ServerFailed, write
 from calotype.errors import ConversionFailed, NoSpace, VerificationFailed
-from tests.disks import build
 
 UNIT: Final = 64 * 1024
 MIB: Final = 1024**2

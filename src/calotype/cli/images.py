@@ -13,13 +13,15 @@ from calotype.cli.failure import Failure
 from calotype.cli.options import DEFAULT_TIMEOUT_S, AsJson, Force, Timeout, Wait, service
 from calotype.cli.session import Api, quoted
 from calotype.cli.show import Meter
+from calotype.disks.model import OpaqueKind
+from calotype.disks.targets import FILE_FORMATS
 
 IMAGE_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 PAGE: Final = 100
 OTHER: Final = "Other Linux(64 bit)"  # an OS version
 FIRST: Final = ("id", "name", "status", "disk_format", "size", "virtual_size", "min_disk", "visibility")  # shown first
 LINKS: Final = frozenset({"self", "file", "schema"})  # not shown
-EXPORTS: Final = ("qcow2", "vhd", "vmdk")
+EXPORTS: Final = (*FILE_FORMATS, OpaqueKind.ZVHD.value)  # the service says whether it writes the last one
 Kept = Literal["raw", "qcow2", "vmdk", "vhd", "vhdx", "vdi", "iso"]  # formats that are stored as they are
 
 image = typer.Typer(no_args_is_help=True, help="Images: create, list, show, download, export, copy and delete them.")
@@ -200,7 +202,7 @@ def export(
     context: typer.Context,
     image_name: Image,
     target: Annotated[str, typer.Argument(metavar="BUCKET:KEY", help="The object to write; it must not exist.")],
-    file_format: Annotated[str, typer.Option("--format", help="qcow2, vhd or vmdk.")],
+    file_format: Annotated[str, typer.Option("--format", help=f"One of {', '.join(EXPORTS)}.")],
     wait: Wait = False,
     timeout_s: Timeout = DEFAULT_TIMEOUT_S,
     as_json: AsJson = False,

@@ -9,17 +9,16 @@ import errno
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 import msgspec
-from msgspec import Struct
 
 from calotype.disks.formats import vhd
 from calotype.disks.formats.reader import SECTOR, DiskFile, rounded_up
 from calotype.disks.model import DiskFormat, Window
 from calotype.disks.sandbox import OUT_FILE, Limits, Result, Sandbox, inside
+from calotype.disks.targets import TARGETS, TargetKind, too_large
 from calotype.disks.writers.qcow2_zlib import write_qcow2_zlib
 from calotype.disks.writers.run import ServerFailed, Writer, write
 from calotype.disks.writers.vmdk_stream import write_vmdk_stream
@@ -31,7 +30,6 @@ CPU_S, CPU_S_PER_GIB = 60, 240  # the slowest writer does 23 MB/s on one core of
 WALL_S, WALL_S_PER_GIB = 120.0, 600.0
 CHECK_S_PER_GIB: Final = 60.0
 OVERHEAD_BYTES: Final = 64 * 1024 * 1024  # of a format's own tables, beside a sixteenth of the disk
-LARGEST_VHD: Final = 2040 * GIB
 MOST_WORDS: Final = 300  # characters of qemu-img's that a user is told
 
 DRIVERS: Final[Mapping[DiskFormat, str]] = {
@@ -57,37 +55,7 @@ _INPUT: Final = re.compile(r"/in/\d+|/proc/self/fd/\d+")
 _PATH: Final = re.compile(r"(?<![\w.])/[\w./+@:-]+")
 
 
-class TargetKind(StrEnum):
-    """What a disk can be written as."""
-
-    QCOW2 = "qcow2"
-    QCOW2_ZSTD = "qcow2_zstd"  # compressed
-    QCOW2_ZLIB = "qcow2_zlib"  # compressed, for readers that are old
-    RAW = "raw"  # sparse
-    VMDK_STREAM = "vmdk_stream"  # streamOptimized: compressed, for OVF and vSphere
-    VHD = "vhd"  # dynamic, of exactly the disk's size
-    VHDX = "vhdx"
-    VDI = "vdi"
-
-
-class Target(Struct, frozen=True, kw_only=True):
-    format: DiskFormat
-    options: tuple[str, ...] = ()  # of the format
-    flags: tuple[str, ...] = ()  # of qemu-img convert
-
-
-TARGETS: Final[Mapping[TargetKind, Target]] = {
-    TargetKind.QCOW2: Target(format=DiskFormat.QCOW2, options=("compat=1.1",)),
-    TargetKind.QCOW2_ZSTD: Target(
-        format=DiskFormat.QCOW2, options=("compat=1.1", "compression_type=zstd"), flags=("-c", "-W", "-m", "16")
-    ),
-    TargetKind.QCOW2_ZLIB: Target(format=DiskFormat.QCOW2, options=("compat=1.1", "compression_type=zlib")),
-    TargetKind.RAW: Target(format=DiskFormat.RAW),
-    TargetKind.VMDK_STREAM: Target(format=DiskFormat.VMDK, options=("subformat=streamOptimized",)),
-    TargetKind.VHD: Target(format=DiskFormat.VHD, options=("subformat=dynamic", "force_size=on")),
-    TargetKind.VHDX: Target(format=DiskFormat.VHDX, options=("subformat=dynamic",)),
-    TargetKind.VDI: Target(format=DiskFormat.VDI),
-}
+COMPRESSED: Final = ("-c", "-W", "-m", "16")  # flags of qemu-img convert
 # Written by us: qemu-img compresses with zlib, and VMDK on one core only.
 WRITERS: Final[Mapping[TargetKind, Writer]] = {
     TargetKind.VMDK_STREAM: write_vmdk_stream,
@@ -119,9 +87,9 @@ class Converter:
         On any failure the caller removes `target`; it is not synced to the disk. Raises `ConversionFailed`, `NoSpace`,
         and a leaf of `DiskRefused` for a VHD image that did not pass the gate.
         """
+        if reason := too_large(target_kind, virtual_size):
+            raise ConversionFailed(reason)
         kind, seen = TARGETS[target_kind], _Progress(progress)
-        if kind.format is DiskFormat.VHD and virtual_size > LARGEST_VHD:
-            raise ConversionFailed(f"a VHD image holds at most {LARGEST_VHD} bytes; the disk has {virtual_size}")
         image = await asyncio.to_thread(named_for_qemu, source, source_format, 0, window)
         await asyncio.to_thread(_emptied, target)
         if target_kind in WRITERS:
@@ -131,9 +99,10 @@ class Converter:
             )
             seen.reached(1.0)
             return
+        flags = COMPRESSED if target_kind is TargetKind.QCOW2_ZSTD else ()
         options = ("-o", ",".join(kind.options)) if kind.options else ()
         result = await self._qemu_img(
-            ["convert", "-p", *kind.flags, "-O", DRIVERS[kind.format], *options, image, OUT_FILE],
+            ["convert", "-p", *flags, "-O", DRIVERS[kind.format], *options, image, OUT_FILE],
             read_only=[source],
             writable=target,
             limits=_limits(virtual_size),

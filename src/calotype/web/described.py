@@ -5,7 +5,22 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
+from calotype.disks.model import OpaqueKind
+from calotype.disks.targets import FILE_FORMATS
+
 Number = Annotated[int, Meta(ge=0)]
+ExportFormat = Annotated[
+    str,
+    Meta(
+        description="; ".join(
+            [
+                *(f"`{name}`: {wanted.summary}" for name, wanted in FILE_FORMATS.items()),
+                f"`{OpaqueKind.ZVHD}`: VHD in an open layout, if the setting `ims.open_zvhd` is on",
+            ]
+        ),
+        extra_json_schema={"enum": [*FILE_FORMATS, OpaqueKind.ZVHD.value]},
+    ),
+]
 
 # --- errors: one form an API ------------------------------------------------------------------------------------------
 
@@ -174,7 +189,7 @@ class ImsFile(TypedDict):
 
 class ImsExport(TypedDict):
     bucket_url: str  # bucket:key
-    file_format: NotRequired[str]  # must, unless is_quick_export
+    file_format: NotRequired[ExportFormat]  # must, unless is_quick_export
     is_quick_export: NotRequired[bool]
 
 

@@ -1,5 +1,5 @@
-"""imsNativeExportImageJob: an image becomes an object in a bucket, as qcow2, VHD (dynamic) or VMDK (streamOptimized);
-with `ims.open_zvhd` also as the open equivalent of ZVHD, and by a quick export of ZVHD2.
+"""imsNativeExportImageJob: an image becomes an object in a bucket, in one of `FILE_FORMATS`; with `ims.open_zvhd` also
+as the open equivalent of ZVHD, and by a quick export of ZVHD2.
 
 The object appears whole or not at all, and never over one that was there. It is named only in the last step, after
 its guest bytes were compared with the image's.
@@ -8,7 +8,6 @@ its guest bytes were compared with the image's.
 import asyncio
 import os
 import shutil
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -21,10 +20,11 @@ from calotype.blobs.threads import to_the_end
 from calotype.buckets.model import ObjectAddress
 from calotype.buckets.service import Buckets
 from calotype.db.engine import now_ms
-from calotype.disks.convert import OVERHEAD_BYTES, TargetKind
+from calotype.disks.convert import OVERHEAD_BYTES
 from calotype.disks.gate import OPAQUE, keep
 from calotype.disks.measure import most_bytes
 from calotype.disks.model import DiskFormat, Inspection, Opaque, OpaqueKind
+from calotype.disks.targets import FILE_FORMATS, FileFormat, TargetKind, too_large
 from calotype.disks.zvhd import kind_of
 from calotype.errors import (
     ChargedImage,
@@ -54,13 +54,7 @@ from calotype.jobs.run import Result, Run
 from calotype.jobs.service import Jobs
 from calotype.settings import Settings
 
-# What the API calls a file format -> what is written, and the name of it in the catalogue.
-TARGETS: Final[Mapping[str, tuple[TargetKind, DiskFormat]]] = {
-    "qcow2": (TargetKind.QCOW2_ZSTD, DiskFormat.QCOW2),
-    "vhd": (TargetKind.VHD, DiskFormat.VHD),
-    "vmdk": (TargetKind.VMDK_STREAM, DiskFormat.VMDK),
-}
-PACKED: Final = (TargetKind.VHD, DiskFormat.VHD)  # what is inside of ZVHD and ZVHD2
+PACKED: Final = FileFormat(kind=TargetKind.VHD, summary="what is inside of ZVHD and ZVHD2")
 ENCRYPTED: Final = "__system__cmkid"
 # Platforms whose public images must not leave the cloud, nor what was made of them.
 CHARGED: Final = frozenset({"Windows", "SUSE", "RedHat", "Ubuntu", "Oracle Linux"})
@@ -88,6 +82,7 @@ async def submit(
     def work(c: Connection) -> JobId:
         image = images.visible_in(c, caller, image_id)
         check_exportable(image, caller, images.settings, quick=quick)
+        check_size(image, file_format)
         check_origins_in(c, image, images)
         if sql.open_on_image(c, image.id, [JobType.EXPORT]):
             raise ExportRunning("an export of this image is under way; wait until it has ended")
@@ -113,7 +108,7 @@ async def submit(
 
 
 def _check_format(file_format: str, *, quick: bool, open_zvhd: bool) -> None:
-    if file_format in TARGETS:
+    if file_format in FILE_FORMATS:
         return
     if quick or file_format == OpaqueKind.ZVHD:
         if open_zvhd:
@@ -121,9 +116,9 @@ def _check_format(file_format: str, *, quick: bool, open_zvhd: bool) -> None:
         what = "a quick export writes ZVHD2, which" if quick else "ZVHD"
         raise ExportUnsupported(
             f"{what} has no public description; the operator can switch on an open equivalent with the setting "
-            f"ims.open_zvhd; or export as {', '.join(TARGETS)}{' without is_quick_export' if quick else ''}"
+            f"ims.open_zvhd; or export as {', '.join(FILE_FORMATS)}{' without is_quick_export' if quick else ''}"
         )
-    known = ", ".join([*TARGETS, *([OpaqueKind.ZVHD.value] if open_zvhd else [])])
+    known = ", ".join([*FILE_FORMATS, *([OpaqueKind.ZVHD.value] if open_zvhd else [])])
     raise ExportUnsupported(f"images are exported as {known}; not as {file_format[:40]!r}")
 
 
@@ -152,6 +147,19 @@ def check_exportable(image: Image, caller: Caller, settings: Settings, *, quick:
         )
     if quick and image.properties.get(ENCRYPTED):
         raise NotExportable("an encrypted image has no quick export; leave is_quick_export out")
+
+
+def check_size(image: Image, file_format: str) -> None:
+    """Pass if the format holds a disk of that size. Raises `NotExportable`."""
+    wanted = _wanted(file_format)
+    if wanted.as_stored and image.disk_format == wanted.format:
+        return
+    if reason := too_large(wanted.kind, image.virtual_size or 0):
+        raise NotExportable(reason)
+
+
+def _wanted(file_format: str) -> FileFormat:
+    return PACKED if file_format in OPAQUE else FILE_FORMATS[file_format]
 
 
 def _opaque(disk_format: str) -> OpaqueFormat:
@@ -231,14 +239,13 @@ class Export:
         if not await asyncio.to_thread(source.exists):
             await self._fetch(run)  # held by a worker on another machine, whose scratch folder this is not
         source_format = DiskFormat(run.results["fetch"]["format"])
-        wanted = run.job.request["file_format"]
-        packed = OpaqueKind(wanted) if wanted in OPAQUE else None
-        kind, target_format = PACKED if packed else TARGETS[wanted]
+        name = run.job.request["file_format"]
+        packed, wanted = OpaqueKind(name) if name in OPAQUE else None, _wanted(name)
         target = run.scratch / f"out-{run.job.attempt}"
         for attempt in range(1, run.job.attempt + 1):
             target.with_name(f"out-{attempt}").unlink(missing_ok=True)
         await self._reserve(run, source, source_format, packed=packed is not None)
-        if source_format is target_format and source_format is DiskFormat.QCOW2:
+        if wanted.as_stored and source_format is wanted.format:
             size = source.stat().st_size
             await to_the_end(
                 partial(
@@ -255,7 +262,7 @@ class Export:
                 source,
                 source_format,
                 target,
-                kind,
+                wanted.kind,
                 virtual_size=run.results["fetch"]["virtual_size"],
                 progress=run.advance,
             )
@@ -264,7 +271,7 @@ class Export:
             await asyncio.to_thread(target.replace, vhd)
             await zvhd_file.pack(run, self.sandbox, vhd, target, packed)
             await asyncio.to_thread(vhd.unlink)
-        return {"file": target.name, "format": target_format.value, "packed": packed.value if packed else None}
+        return {"file": target.name, "format": wanted.format.value, "packed": packed.value if packed else None}
 
     async def _reserve(self, run: Run, source: Path, format_: DiskFormat, *, packed: bool) -> None:
         """The result, and what it is packed from. In a bucket of our own on the same disk it is not copied again."""

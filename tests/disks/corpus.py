@@ -3,6 +3,7 @@
 Sources: the advisories that follow each name, and the bounds that QEMU itself has.
 """
 
+import itertools
 import struct
 import zlib
 from collections.abc import Iterator
@@ -64,13 +65,44 @@ def hostile() -> Iterator[Case]:
         yield from cases
 
 
-def pointing(path: str, *, port: int) -> Iterator[Case]:
-    """Images that want a file, or a service of this machine, opened; each in every way that its format has.
+def pointing(*paths: str, port: int) -> Iterator[Case]:
+    """Images that want a file, or a service of this machine, opened; each in every way that its format has, and each at
+    another one of `paths`.
 
-    `path` is absolute, ASCII, and at most 200 characters long.
+    These are absolute, ASCII, and at most 200 characters long.
     """
+    turn = itertools.cycle(paths)
+
+    def case(format_: str, name: str, content: bytes, error: type[DiskRefused] = UnsafeDisk) -> Case:
+        return Case.of(name=f"{format_}-{name}", format_=format_, content=content, error=error)
+
+    for name in targets_at("/", port):
+
+        def target() -> bytes:
+            return targets_at(next(turn), port)[name]  # noqa: B023 - called before the next round
+
+        for version in (2, 3):
+            made = build.qcow2(version=version, backing=target(), l2_entry=0)
+            yield case("qcow2", f"v{version}-backing-{name}", made)
+        yield case("qcow2", f"data-{name}", build.qcow2(incompatible=4, extensions=((DATA_FILE, target()),)))
+        yield case("qed", f"backing-{name}", build.qed(features=5, backing=target(), l1={0: 0}))
+        yield case("qcow", f"backing-{name}", build.qcow1(backing=target(), l1={0: 0}))
+        hint = build.vmdk_descriptor().replace(b"parentCID=ffffffff", b"parentCID=12345678")
+        hint += b'parentFileNameHint="' + target() + b'"\n'
+        yield case("vmdk", f"parent-{name}", build.vmdk(hint, grain=0))
+        for kind in ("FLAT", "SPARSE", "VMFS"):
+            extent = f'RW 8192 {kind} "{target().decode()}"' + (" 0" if kind == "FLAT" else "")
+            text = build.vmdk_descriptor("monolithicFlat", extent)
+            yield case("vmdk", f"text-{kind.lower()}-{name}", text)
+            yield case("vmdk", f"embedded-{kind.lower()}-{name}", build.vmdk(text))
+        yield case("vhd", f"parent-{name}", differencing_vhd(target()))
+        yield case("vhdx", f"parent-{name}", differencing_vhdx(target()))
+
+
+def targets_at(path: str, port: int) -> dict[str, bytes]:
+    """How QEMU can be told to open a file, or to connect to a port of this machine."""
     plain = path.encode()
-    targets = {
+    return {
         "path": plain,
         "file": b"file:" + plain,
         "json": b'json:{"driver":"file","filename":"' + plain + b'"}',
@@ -83,25 +115,6 @@ def pointing(path: str, *, port: int) -> Iterator[Case]:
         "http": f"http://127.0.0.1:{port}/x".encode(),
         "ssh": f"ssh://root@127.0.0.1:{port}/x".encode(),
     }
-
-    def case(format_: str, name: str, content: bytes, error: type[DiskRefused] = UnsafeDisk) -> Case:
-        return Case.of(name=f"{format_}-{name}", format_=format_, content=content, error=error)
-
-    for name, target in targets.items():
-        for version in (2, 3):
-            yield case("qcow2", f"v{version}-backing-{name}", build.qcow2(version=version, backing=target, l2_entry=0))
-        yield case("qcow2", f"data-{name}", build.qcow2(incompatible=4, extensions=((DATA_FILE, target),)))
-        yield case("qed", f"backing-{name}", build.qed(features=5, backing=target, l1={0: 0}))
-        yield case("qcow", f"backing-{name}", build.qcow1(backing=target, l1={0: 0}))
-        hint = build.vmdk_descriptor().replace(b"parentCID=ffffffff", b"parentCID=12345678")
-        yield case("vmdk", f"parent-{name}", build.vmdk(hint + b'parentFileNameHint="' + target + b'"\n', grain=0))
-        for kind in ("FLAT", "SPARSE", "VMFS"):
-            extent = f'RW 8192 {kind} "{target.decode()}"' + (" 0" if kind == "FLAT" else "")
-            text = build.vmdk_descriptor("monolithicFlat", extent)
-            yield case("vmdk", f"text-{kind.lower()}-{name}", text)
-            yield case("vmdk", f"embedded-{kind.lower()}-{name}", build.vmdk(text))
-        yield case("vhd", f"parent-{name}", differencing_vhd(target))
-        yield case("vhdx", f"parent-{name}", differencing_vhdx(target))
 
 
 def differencing_vhd(target: bytes) -> bytes:

@@ -1,6 +1,6 @@
 # One command for everything, the same in CI. Bare `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run check test test-services bench bench-lists bench-writers docs lock clean
+.PHONY: help setup demo run check test test-services bench bench-imports bench-lists bench-writers docs lock clean
 MAKEFLAGS += --no-print-directory
 
 bin := .venv/bin
@@ -33,10 +33,12 @@ test: setup ## the tests
 	  "test -x /usr/sbin/mkntfs":ntfs-3g "test -x /usr/sbin/makefs":makefs mformat:mtools wimapply:wimtools
 	$(bin)/pytest -n 2 --dist worksteal -m "not services"
 
-test-services: setup ## the tests that want a real PostgreSQL or libvirt, which are started for them
+test-services: setup ## the tests that want a real PostgreSQL or libvirt, or that boot disks
 	@bash scripts/system-packages.sh virsh:libvirt-clients "test -x /usr/sbin/libvirtd":libvirt-daemon \
 	  "ls /usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so":libvirt-daemon-driver-qemu \
-	  qemu-system-x86_64:qemu-system-x86
+	  qemu-system-x86_64:qemu-system-x86 "test -x /usr/sbin/resize2fs":e2fsprogs grub-mkimage:grub-common \
+	  "test -f /usr/lib/grub/i386-pc/boot.img":grub-pc-bin \
+	  "test -f /usr/lib/grub-rescue/grub-rescue-cdrom.iso":grub-rescue-pc
 	@CALOTYPE_EXAMPLES=$${CALOTYPE_EXAMPLES:-10} bash scripts/with-postgresql.sh $(bin)/pytest -n 2 --dist worksteal -m services
 
 bench: setup ## the measurements
@@ -44,6 +46,9 @@ bench: setup ## the measurements
 
 bench-lists: setup ## lists of 25 from a thousand and from a million images
 	@$(bin)/python -m bench.lists
+
+bench-imports: setup ## imports with conversion, by the service and by the bare tool
+	@$(bin)/python -m bench.imports
 
 bench-writers: setup ## compressed exports by our own writers and by qemu-img
 	@$(bin)/python -m bench.writers

@@ -18,9 +18,10 @@ from typing import Final
 
 from msgspec import Struct
 
-from calotype.disks.convert import Converter, TargetKind
+from calotype.disks.convert import Converter
 from calotype.disks.model import DiskFormat
 from calotype.disks.sandbox import Sandbox
+from calotype.disks.targets import TargetKind
 
 MIB: Final = 1024**2
 GIB: Final = 1024**3

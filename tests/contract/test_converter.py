@@ -468,7 +468,14 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+def as_vdi(source: Path, target: Path) -> None:
+    """What we do not read ourselves, so that there is a process."""
+    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "vdi", source, target], check=True)
+
+
 async def test_a_cancelled_conversion_leaves_no_process(converter: Converter, alpine: Path, tmp_path: Path) -> None:
+    source = tmp_path / "vdi"
+    as_vdi(alpine, source)
     before, begun = children(), asyncio.Event()
 
     def progress(_: float) -> None:
@@ -476,7 +483,7 @@ async def test_a_cancelled_conversion_leaves_no_process(converter: Converter, al
 
     task = asyncio.create_task(
         converter.convert(
-            alpine, DiskFormat.QCOW2, tmp_path / "out", TargetKind.VMDK_STREAM, virtual_size=GIB, progress=progress
+            source, DiskFormat.VDI, tmp_path / "out", TargetKind.VMDK_STREAM, virtual_size=GIB, progress=progress
         )
     )
     await begun.wait()

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -11,12 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calotype.disks.model import Window
-from calotype.disks.writers.deflate import zlib_stream
-from calotype.disks.writers.guest_bytes import BLOCK, UNIT, Place, RawDisk, blocks
-from calotype.disks.writers.pipeline import IN_FLIGHT, packed
+from calotype.disks.writers.compression import zlib_stream
+from calotype.disks.writers.guest_bytes import BLOCK, UNIT, Ahead, Load, Place, RawDisk, blocks
+from calotype.disks.writers.pipeline import IN_FLIGHT, Crew, packed
 from calotype.errors import ConversionFailed, JobCancelled
 
 SECTOR: Final = 512
+
+
+def one() -> int:
+    return 1
+
+
+@pytest.fixture
+def crew() -> Crew:
+    return Crew()
 
 
 @st.composite
@@ -76,7 +86,7 @@ def test_the_last_sector_of_a_raw_file_is_filled_with_zeros(tmp_path: Path) -> N
 
     with path.open("rb") as file:
         disk = RawDisk.of(file.fileno())
-        data = list(disk.read(blocks(disk.extents(), disk.size)))
+        data = [(start, load()) for start, _, load in disk.read(blocks(disk.extents(), disk.size), one)]
 
     assert data == [(0, b"x" * 700 + bytes(324))]
 
@@ -92,7 +102,7 @@ def test_a_part_of_a_file_is_a_disk_with_holes(tmp_path: Path) -> None:
 
     with path.open("rb") as file:
         disk = RawDisk.of(file.fileno(), Window(offset=2 * UNIT + SECTOR, length=20 * UNIT))
-        pieces = [(start, bytes(data)) for start, data in disk.read(blocks(disk.extents(), disk.size))]
+        pieces = [(start, bytes(load())) for start, _, load in disk.read(blocks(disk.extents(), disk.size), one)]
 
     assert disk.size == 20 * UNIT
     assert [data.rstrip(b"\0")[-6:] for _, data in pieces] == [b"inside"]
@@ -102,8 +112,10 @@ def test_a_part_of_a_file_is_a_disk_with_holes(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_said_to_be(tmp_path: Path) -> None:
     disk = RawDisk(os.open(tmp_path, os.O_RDONLY), BLOCK)
 
+    [(_, _, load)] = disk.read([(0, BLOCK)], one)
+
     with pytest.raises(ConversionFailed, match="at byte 0 of the disk"):
-        next(disk.read([(0, BLOCK)]))
+        load()
 
 
 # --- the pipeline -----------------------------------------------------------------------------------------------------
@@ -119,66 +131,84 @@ class Counting:
     def extents(self) -> Iterator[Place]:
         yield 0, self.size
 
-    def read(self, places: Iterable[Place]) -> Iterator[tuple[int, bytes | bytearray]]:
+    def read(self, places: Iterable[Place], ahead: Ahead) -> Iterator[tuple[int, int, Load]]:
         for start, length in places:
             self.taken += 1
-            yield start, b"\x01" * length
+            yield start, length, partial(bytes.ljust, b"", length, b"\x01")
 
     def interrupt(self) -> None:
         pass
 
 
-def compressing() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("deflate")]
+class Busy:
+    """A compressor that knows how many are at work with it."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, data: bytes | bytearray) -> bytes:
+        with self._lock:
+            self.now += 1
+        try:
+            return zlib_stream(data)
+        finally:
+            with self._lock:
+                self.now -= 1
 
 
-def test_no_more_is_read_than_may_wait() -> None:
+def test_no_more_is_read_than_may_wait(crew: Crew) -> None:
+    busy = Busy()
     disk = Counting(100 * BLOCK)
 
-    results = packed(disk, zlib_stream, progress=lambda _: None, cancelled=lambda: False)
+    results = packed(disk, busy, crew, progress=lambda _: None, cancelled=lambda: False)
     next(results)
     taken = disk.taken
     results.close()  # type: ignore[attr-defined]  # it is a generator
 
     assert taken <= IN_FLIGHT
-    assert not compressing()
+    assert not busy.now
 
 
-def test_results_come_in_order_and_progress_with_them() -> None:
+def test_results_come_in_order_and_progress_with_them(crew: Crew) -> None:
+    busy = Busy()
     told: list[int] = []
 
-    results = list(packed(Counting(40 * BLOCK + 3), zlib_stream, progress=told.append, cancelled=lambda: False))
+    results = list(packed(Counting(40 * BLOCK + 3), busy, crew, progress=told.append, cancelled=lambda: False))
 
     assert [first for first, _ in results] == [number * (BLOCK // UNIT) for number in range(41)]
     assert told == [*(number * BLOCK for number in range(1, 41)), 40 * BLOCK + 3]
-    assert not compressing()
+    assert not busy.now
 
 
-def test_cancelling_stops_between_two_blocks() -> None:
+def test_cancelling_stops_between_two_blocks(crew: Crew) -> None:
+    busy = Busy()
     disk = Counting(100 * BLOCK)
 
     with pytest.raises(JobCancelled):
-        list(packed(disk, zlib_stream, progress=lambda _: None, cancelled=lambda: disk.taken == 7))
+        list(packed(disk, busy, crew, progress=lambda _: None, cancelled=lambda: disk.taken == 7))
 
     assert disk.taken == 7
-    assert not compressing()
+    assert not busy.now
 
 
-def test_a_compressor_that_fails_ends_all() -> None:
+def test_a_compressor_that_fails_ends_all(crew: Crew) -> None:
+    busy = Busy()
+
     def failing(_: bytes | bytearray) -> bytes:
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        list(packed(Counting(100 * BLOCK), failing, progress=lambda _: None, cancelled=lambda: False))
+        list(packed(Counting(100 * BLOCK), failing, crew, progress=lambda _: None, cancelled=lambda: False))
 
-    assert not compressing()
+    assert not busy.now
 
 
-def test_zeros_are_left_out_and_the_end_is_filled_up() -> None:
+def test_zeros_are_left_out_and_the_end_is_filled_up(crew: Crew) -> None:
     class Ending(Counting):
-        def read(self, places: Iterable[Place]) -> Iterator[tuple[int, bytes | bytearray]]:
-            yield 0, bytes(UNIT) + b"a" * UNIT + b"b"
+        def read(self, places: Iterable[Place], ahead: Ahead) -> Iterator[tuple[int, int, Load]]:
+            yield 0, 2 * UNIT + 1, lambda: bytes(UNIT) + b"a" * UNIT + b"b"
 
-    results = list(packed(Ending(2 * UNIT + 1), bytes, progress=lambda _: None, cancelled=lambda: False))
+    results = list(packed(Ending(2 * UNIT + 1), bytes, crew, progress=lambda _: None, cancelled=lambda: False))
 
     assert results == [(0, [None, b"a" * UNIT, b"b" + bytes(UNIT - 1)])]

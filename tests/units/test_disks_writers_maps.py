@@ -8,12 +8,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+import pytest
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calotype.disks.gate import inspect
 from calotype.disks.writers.guest_bytes import RawDisk
-from calotype.disks.writers.qcow2_zlib import CLUSTER, _room_for_counts, write_qcow2_zlib
+from calotype.disks.writers.pipeline import Crew
+from calotype.disks.writers.qcow2 import CLUSTER, _room_for_counts, write_qcow2_zlib, write_qcow2_zstd
 from calotype.disks.writers.run import Writer
 from calotype.disks.writers.vmdk_stream import write_vmdk_stream
 
@@ -59,7 +62,7 @@ def written(folder: Path, size: int, units: Units, writer: Writer) -> bytes:
         file.truncate(size)
     target.touch()
     with source.open("rb") as file:
-        writer(RawDisk.of(file.fileno()), target, progress=lambda _: None, cancelled=lambda: False)
+        writer(RawDisk.of(file.fileno()), target, Crew(), progress=lambda _: None, cancelled=lambda: False)
     with target.open("rb") as file:
         found = inspect(file, declared=None, most_virtual_bytes=2 * TIB)
     assert found.virtual_size == size
@@ -79,6 +82,10 @@ def qcow2_units(image: bytes) -> Units:
         ">4sIQIIQIIQQI", image
     )
     assert (magic, version, bits) == (b"QFI\xfb", 3, 16)
+    features, length = struct.unpack_from(">Q20xI", image, 72)
+    zstd = features == 1 << 3
+    assert (features, length, image[104]) in ((0, 104, 0), (1 << 3, 112, 1))
+    assert not any(image[105:CLUSTER])
     assert not len(image) % CLUSTER
     used: Counter[int] = Counter({0: 1})
     used.update(_clusters(directory, entries * 8))
@@ -92,7 +99,7 @@ def qcow2_units(image: bytes) -> Units:
         used.update(_clusters(place, CLUSTER))
         for index, entry in enumerate(struct.unpack_from(">8192Q", image, place)):
             if entry:
-                units[number * 8192 + index] = _cluster(image, entry, used)
+                units[number * 8192 + index] = _cluster(image, entry, used, zstd=zstd)
     stored = _counts(image, counts, clusters, used)
     assert stored == {number: used[number] for number in range(len(image) // CLUSTER)}
     return units
@@ -103,7 +110,7 @@ def _clusters(place: int, length: int) -> range:
     return range(place // CLUSTER, -(-(place + length) // CLUSTER))
 
 
-def _cluster(image: bytes, entry: int, used: "Counter[int]") -> bytes:
+def _cluster(image: bytes, entry: int, used: "Counter[int]", *, zstd: bool) -> bytes:
     if not entry >> 62 & 1:
         assert entry >> 63
         place = entry & ~(1 << 63)
@@ -113,6 +120,10 @@ def _cluster(image: bytes, entry: int, used: "Counter[int]") -> bytes:
     place, sectors = entry & (1 << 54) - 1, (entry >> 54 & 0xFF) + 1
     end = (place // 512 + sectors) * 512
     used.update(range(place // CLUSTER, (end - 1) // CLUSTER + 1))
+    if zstd:
+        assert zstandard.get_frame_parameters(image[place:end]).has_checksum
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        return frame.decompress(image[place:end])
     stream = zlib.decompressobj(-12)
     data = stream.decompress(image[place:end])
     assert stream.eof
@@ -130,13 +141,14 @@ def _counts(image: bytes, table: int, clusters: int, used: "Counter[int]") -> di
     return {number: counts[number] for number in range(len(image) // CLUSTER)}
 
 
+@pytest.mark.parametrize("writer", [write_qcow2_zlib, write_qcow2_zstd])
 @settings(deadline=None, max_examples=40)
-@given(disks())
-def test_a_qcow2_holds_what_is_not_zero_and_counts_every_cluster_right(disk: tuple[int, Units]) -> None:
+@given(disk=disks())
+def test_a_qcow2_holds_what_is_not_zero_and_counts_every_cluster_right(writer: Writer, disk: tuple[int, Units]) -> None:
     size, units = disk
 
     with TemporaryDirectory() as folder:
-        image = written(Path(folder), size, units, write_qcow2_zlib)
+        image = written(Path(folder), size, units, writer)
 
     assert qcow2_units(image) == not_zero(units)
 

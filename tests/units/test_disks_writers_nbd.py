@@ -65,8 +65,13 @@ def closed() -> Iterator[None]:
         kept.pop().close()
 
 
+def eight() -> int:
+    return 8
+
+
 def read(answers: bytes, length: int = 4096) -> bytes:
-    [(start, data)] = told(HANDSHAKE + answers).read([(512, length)])
+    [(start, _, load)] = told(HANDSHAKE + answers).read([(512, length)], eight)
+    data = load()
     assert start == 512
     return bytes(data)
 
@@ -87,7 +92,8 @@ def test_answers_may_come_in_any_order() -> None:
 
     disk = told(HANDSHAKE + b"".join(answers))
 
-    assert [data[:1] for _, data in disk.read([(512, 512), (1024, 512), (1536, 512)])] == [b"\x01", b"\x02", b"\x03"]
+    places = [(512, 512), (1024, 512), (1536, 512)]
+    assert [load()[:1] for _, _, load in disk.read(places, eight)] == [b"\x01", b"\x02", b"\x03"]
 
 
 def test_extents_that_read_as_zeros_are_left_out_and_none_goes_beyond_the_disk() -> None:
@@ -167,7 +173,7 @@ def test_a_lie_about_extents_ends_it(answer: bytes) -> None:
 
 @pytest.mark.parametrize(
     "asking",
-    [lambda disk: list(disk.read([(512, 4096)])), lambda disk: list(disk.extents())],
+    [lambda disk: list(disk.read([(512, 4096)], eight)), lambda disk: list(disk.extents())],
     ids=["data", "extents"],
 )
 def test_an_error_of_the_image_is_told_as_one(asking: Callable[[NbdDisk], object]) -> None:
@@ -186,7 +192,7 @@ def test_extents_that_are_not_told_are_an_error_of_the_image() -> None:
 def test_no_bytes_of_a_server_are_more_than_an_error(noise: bytes, after: int) -> None:
     with suppress(ServerGone, ConversionFailed):
         disk = told(HANDSHAKE[:after] + noise)
-        list(disk.read([(0, BLOCK // 4)]))
+        list(disk.read([(0, BLOCK // 4)], eight))
     while kept:
         kept.pop().close()
 

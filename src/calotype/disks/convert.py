@@ -19,7 +19,8 @@ from calotype.disks.formats.reader import SECTOR, DiskFile, rounded_up
 from calotype.disks.model import DiskFormat, Window
 from calotype.disks.sandbox import OUT_FILE, Limits, Result, Sandbox, inside
 from calotype.disks.targets import TARGETS, TargetKind, too_large
-from calotype.disks.writers.qcow2_zlib import write_qcow2_zlib
+from calotype.disks.writers.pipeline import Crew
+from calotype.disks.writers.qcow2 import write_qcow2_zlib, write_qcow2_zstd
 from calotype.disks.writers.run import ServerFailed, Writer, write
 from calotype.disks.writers.vmdk_stream import write_vmdk_stream
 from calotype.errors import ConversionFailed, NoSpace, TruncatedDisk, VerificationFailed
@@ -48,6 +49,8 @@ WITH_BACKING: Final = frozenset({DiskFormat.QCOW2, DiskFormat.VMDK, DiskFormat.Q
 CHECKED: Final = frozenset({DiskFormat.QCOW2, DiskFormat.VMDK, DiskFormat.VDI, DiskFormat.VHDX, DiskFormat.QED})
 CHECK_OK, CHECK_CORRUPT, CHECK_LEAKS, CHECK_UNSUPPORTED = 0, 2, 3, 63  # exit statuses of qemu-img check
 COMPARE_EQUAL, COMPARE_DIFFERENT = 0, 1
+MOST_RANGES: Final = 4  # of a disk that are compared side by side
+LEAST_RANGE, RANGE_AT = 128 * 1024 * 1024, 1024 * 1024  # bytes; where one may begin
 
 _PROGRESS: Final = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
 _JSON_NAME: Final = re.compile(r"'?json:\{.*?\}\}+'?")
@@ -55,11 +58,11 @@ _INPUT: Final = re.compile(r"/in/\d+|/proc/self/fd/\d+")
 _PATH: Final = re.compile(r"(?<![\w.])/[\w./+@:-]+")
 
 
-COMPRESSED: Final = ("-c", "-W", "-m", "16")  # flags of qemu-img convert
-# Written by us: qemu-img compresses with zlib, and VMDK on one core only.
+# Written by us: what qemu-img compresses with zlib takes it ten times as long, and a VMDK it writes on one core only.
 WRITERS: Final[Mapping[TargetKind, Writer]] = {
     TargetKind.VMDK_STREAM: write_vmdk_stream,
     TargetKind.QCOW2_ZLIB: write_qcow2_zlib,
+    TargetKind.QCOW2_ZSTD: write_qcow2_zstd,
 }
 
 
@@ -68,6 +71,9 @@ class Converter:
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
+        self._crew = Crew()
+        self._cores = len(os.sched_getaffinity(0))
+        self._comparing = 0  # disks
 
     async def convert(
         self,
@@ -93,16 +99,14 @@ class Converter:
         image = await asyncio.to_thread(named_for_qemu, source, source_format, 0, window)
         await asyncio.to_thread(_emptied, target)
         if target_kind in WRITERS:
-            raw = DRIVERS[source_format] == "raw"
             await self._write(
-                WRITERS[target_kind], source, None if raw else image, target, virtual_size, window, seen.reached
+                WRITERS[target_kind], source, source_format, image, target, virtual_size, window, seen.reached
             )
             seen.reached(1.0)
             return
-        flags = COMPRESSED if target_kind is TargetKind.QCOW2_ZSTD else ()
         options = ("-o", ",".join(kind.options)) if kind.options else ()
         result = await self._qemu_img(
-            ["convert", "-p", *flags, "-O", DRIVERS[kind.format], *options, image, OUT_FILE],
+            ["convert", "-p", "-O", DRIVERS[kind.format], *options, image, OUT_FILE],
             read_only=[source],
             writable=target,
             limits=_limits(virtual_size),
@@ -116,7 +120,8 @@ class Converter:
         self,
         writer: Writer,
         source: Path,
-        image: str | None,
+        source_format: DiskFormat,
+        image: str,
         target: Path,
         virtual_size: int,
         window: Window | None,
@@ -127,7 +132,9 @@ class Converter:
             await write(
                 writer,
                 self._sandbox,
+                self._crew,
                 source,
+                source_format,
                 image,
                 target,
                 virtual_size=virtual_size,
@@ -180,30 +187,59 @@ class Converter:
     ) -> None:
         """Return if a guest would read the same bytes from both, to the same size. `window` is that of `one`.
 
+        A large disk is cut into ranges that are compared side by side.
         Raises `VerificationFailed` if not, `ConversionFailed` if one of them cannot be read.
         """
         seen = _Progress(progress)
         images = [
-            await asyncio.to_thread(named_for_qemu, one, one_format, 0, window),
-            await asyncio.to_thread(named_for_qemu, other, other_format, 1),
+            await asyncio.to_thread(_options, one, one_format, 0, window),
+            await asyncio.to_thread(_options, other, other_format, 1),
         ]
-        result = await self._qemu_img(
-            ["compare", "-p", *images],
-            read_only=[one, other],
-            writable=None,
-            limits=_limits(virtual_size),
-            progress=seen,
-        )
-        if result.status not in (COMPARE_EQUAL, COMPARE_DIFFERENT):
-            raise failure(result, "the result could not be compared with the image")
-        said = result.stdout + result.stderr
-        if result.status == COMPARE_DIFFERENT:
-            place = re.search(rb"at offset (\d+)", said)
-            where = f", first at byte {int(place[1])} of the disk" if place else ""
-            raise VerificationFailed(f"the result does not hold the same bytes as the image{where}")
-        if b"size mismatch" in said:
-            raise VerificationFailed("the result does not have the same virtual size as the image")
+        self._comparing += 1
+        try:
+            starts = range_starts(virtual_size, max(1, self._cores // self._comparing))
+            results = await self._compared([one, other], images, starts, virtual_size, seen)
+            if any(result.status not in (COMPARE_EQUAL, COMPARE_DIFFERENT) for result in results):
+                # Which of them is too short for its range, or why it cannot be read, is told of the whole disk.
+                results = await self._compared([one, other], images, [0], virtual_size, seen)
+        finally:
+            self._comparing -= 1
+        for start, result in zip(starts, results, strict=False):
+            _found_equal(result, start)
         seen.reached(1.0)
+
+    async def _compared(
+        self,
+        paths: list[Path],
+        images: list[Mapping[str, object]],
+        starts: list[int],
+        virtual_size: int,
+        seen: "_Progress",
+    ) -> list[Result]:
+        """What qemu-img says of each range, from its start to the next one's. The last has no end, so that a disk that
+        is longer is found out."""
+        limits, ends = _limits(virtual_size), [*starts[1:], None]
+        done = [0.0] * len(starts)
+
+        async def compared(number: int) -> Result:
+            start, end = starts[number], ends[number]
+            share = ((virtual_size if end is None else end) - start) / virtual_size
+
+            def told(part: float) -> None:
+                done[number] = part * share
+                seen.reached(min(1.0, sum(done)))
+
+            names = [_json(image if len(starts) == 1 else _range(image, start, end)) for image in images]
+            return await self._qemu_img(
+                ["compare", "-p", *names], read_only=paths, writable=None, limits=limits, progress=_Progress(told)
+            )
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(compared(number)) for number in range(len(starts))]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from errors
+        return [task.result() for task in tasks]
 
     async def check(self, path: Path, format_: DiskFormat, *, window: Window | None = None) -> None:
         """Return if qemu-img finds the image's tables consistent; at once for a format without such a check.
@@ -265,6 +301,25 @@ class _Progress:
             self._tell(part)
 
 
+def range_starts(virtual_size: int, most: int) -> list[int]:
+    """Where the ranges begin that a disk is compared in, side by side: `most` at most, none of them small."""
+    count = max(1, min(most, MOST_RANGES, virtual_size // LEAST_RANGE))
+    return [virtual_size * number // count // RANGE_AT * RANGE_AT for number in range(count)]
+
+
+def _found_equal(result: Result, start: int) -> None:
+    """`start` is the first byte of the disk that was compared."""
+    if result.status not in (COMPARE_EQUAL, COMPARE_DIFFERENT):
+        raise failure(result, "the result could not be compared with the image")
+    said = result.stdout + result.stderr
+    if result.status == COMPARE_DIFFERENT:
+        place = re.search(rb"at offset (\d+)", said)
+        where = f", first at byte {start + int(place[1])} of the disk" if place else ""
+        raise VerificationFailed(f"the result does not hold the same bytes as the image{where}")
+    if b"size mismatch" in said:
+        raise VerificationFailed("the result does not have the same virtual size as the image")
+
+
 def told(words: bytes) -> str:
     """The last words of qemu-img, fit for a user: no path, no control character, not long."""
     text = words.decode(errors="replace")
@@ -300,6 +355,10 @@ def _limits(virtual_size: int) -> Limits:
 
 def named_for_qemu(path: Path, format_: DiskFormat, number: int, window: Window | None = None) -> str:
     """How qemu-img is told of an input: its driver, its name inside the sandbox, and no way to another file."""
+    return _json(_options(path, format_, number, window))
+
+
+def _options(path: Path, format_: DiskFormat, number: int, window: Window | None = None) -> Mapping[str, object]:
     options: dict[str, object] = {"driver": DRIVERS[format_], "read-only": True}
     if format_ in WITH_BACKING:
         options["backing"] = None
@@ -312,6 +371,18 @@ def named_for_qemu(path: Path, format_: DiskFormat, number: int, window: Window 
         size = rounded_up(window.length, SECTOR)
         file = {"driver": "raw", "read-only": True, "offset": window.offset, "size": size, "file": file}
     options["file"] = file
+    return options
+
+
+def _range(image: Mapping[str, object], start: int, end: int | None) -> Mapping[str, object]:
+    """A part of the disk in an image, to its end if none is given."""
+    part: dict[str, object] = {"driver": "raw", "read-only": True, "offset": start}
+    if end is not None:
+        part["size"] = end - start
+    return part | {"file": image}
+
+
+def _json(options: Mapping[str, object] | None) -> str:
     return "json:" + msgspec.json.encode(options).decode()
 
 
@@ -324,7 +395,7 @@ def _chain(layers: Sequence[tuple[Path, DiskFormat]]) -> str:
         if format_ in WITH_BACKING:
             layer["backing"] = options
         options = layer
-    return "json:" + msgspec.json.encode(options).decode()
+    return _json(options)
 
 
 def _vhd_footer(path: Path, window: Window | None) -> vhd.Footer:

@@ -2,7 +2,8 @@
 
 import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Final, Protocol, Self
 
 from calotype.disks.formats.reader import SECTOR, rounded_up
@@ -13,10 +14,14 @@ UNIT: Final = 64 * 1024  # what both formats compress at once: a grain, a cluste
 BLOCK: Final = 16 * UNIT  # what is read at once
 
 Place = tuple[int, int]  # first byte, how many
+Bytes = bytes | bytearray
+Load = Callable[[], Bytes]
+Ahead = Callable[[], int]
 
 
 class GuestDisk(Protocol):
-    """A disk to be read once, from its start to its end. Two real ones: `RawDisk`, and `NbdDisk` for all else."""
+    """A disk to be read once, from its start to its end. Three real ones: `RawDisk`, `Qcow2Disk`, and `NbdDisk` for all
+    else."""
 
     @property
     def size(self) -> int:
@@ -27,10 +32,11 @@ class GuestDisk(Protocol):
         """Where there may be data, in order, none twice; what lies between reads as zeros."""
         ...
 
-    def read(self, places: Iterable[Place]) -> Iterator[tuple[int, bytes | bytearray]]:
-        """Yield the bytes of each place, which is of at most `BLOCK` bytes, with its start; in the order given.
+    def read(self, places: Iterable[Place], ahead: Ahead) -> Iterator[tuple[int, int, Load]]:
+        """Yield each place, which is of at most `BLOCK` bytes, in the order given, with the function that gets its
+        bytes: to be called once, in any thread, while the disk is open.
 
-        Takes a bounded number of places ahead. Raises `ConversionFailed` where the image cannot be read.
+        Takes at most `ahead()` places ahead. Both raise `ConversionFailed` where the image cannot be read.
         """
         ...
 
@@ -54,38 +60,50 @@ class RawDisk:
         return cls(descriptor, window.length, window.offset)
 
     def extents(self) -> Iterator[Place]:
-        at = 0
-        while at < self.size:
-            try:
-                start = os.lseek(self._descriptor, self._start + at, os.SEEK_DATA) - self._start
-                end = os.lseek(self._descriptor, self._start + start, os.SEEK_HOLE) - self._start
-            except OSError as error:
-                if error.errno == errno.ENXIO:  # no data from here on
-                    return
-                raise
-            if start >= self.size:
-                return
-            at = min(end, self.size)
-            yield start, at - start
+        for start, length in data_in(self._descriptor, self._start, self._start + self.size):
+            yield start - self._start, length
 
-    def read(self, places: Iterable[Place]) -> Iterator[tuple[int, bytes | bytearray]]:
+    def read(self, places: Iterable[Place], ahead: Ahead) -> Iterator[tuple[int, int, Load]]:
         for start, length in places:
-            yield start, self._exactly(start, length)
+            yield start, length, partial(self._exactly, start, length)
 
     def _exactly(self, start: int, length: int) -> bytes:
         try:
-            data = os.pread(self._descriptor, length, self._start + start)
-            while len(data) < length:
-                more = os.pread(self._descriptor, length - len(data), self._start + start + len(data))
-                if not more:
-                    return data.ljust(length, b"\0")
-                data += more
+            data = read_at(self._descriptor, length, self._start + start)
         except OSError as error:
             raise ConversionFailed(f"the image cannot be read at byte {start} of the disk") from error
-        return data
+        return data.ljust(length, b"\0")
 
     def interrupt(self) -> None:
         """A file's reads end by themselves."""
+
+
+def data_in(descriptor: int, start: int, end: int) -> Iterator[Place]:
+    """Where in a part of a file there may be data; what lies between is holes, or behind the file's end."""
+    at = start
+    while at < end:
+        try:
+            first = os.lseek(descriptor, at, os.SEEK_DATA)
+            after = os.lseek(descriptor, first, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data from here on
+                return
+            raise
+        if first >= end:
+            return
+        at = min(after, end)
+        yield first, at - first
+
+
+def read_at(descriptor: int, length: int, at: int) -> bytes:
+    """So many bytes of a file; fewer only at its end."""
+    data = os.pread(descriptor, length, at)
+    while data and len(data) < length:
+        more = os.pread(descriptor, length - len(data), at + len(data))
+        if not more:
+            break
+        data += more
+    return data
 
 
 def blocks(extents: Iterable[Place], size: int) -> Iterator[Place]:

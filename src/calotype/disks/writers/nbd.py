@@ -12,11 +12,10 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from calotype.disks.formats.reader import SECTOR
-from calotype.disks.writers.guest_bytes import BLOCK, Place
+from calotype.disks.writers.guest_bytes import BLOCK, Ahead, Load, Place
 from calotype.errors import ConversionFailed
 
 TIMEOUT_S: Final = 120  # of one answer
-AHEAD: Final = 8  # reads under way, of 1 MiB at most
 ASKED: Final = 1 << 30  # bytes of the disk whose extents are asked for at once
 MOST_EXTENTS: Final = 1 << 17  # in one answer; QEMU's own limit
 MOST_ANSWER: Final = 64 * 1024  # of the handshake
@@ -55,6 +54,9 @@ class _Question:
         self.extents: list[tuple[int, int]] = []
         self.failed = False
         self.done = False
+
+    def taken(self) -> bytearray:
+        return self.data
 
 
 class NbdDisk:
@@ -98,13 +100,13 @@ class NbdDisk:
                     yield at, length
                 at += length
 
-    def read(self, places: Iterable[Place]) -> Iterator[tuple[int, bytes | bytearray]]:
+    def read(self, places: Iterable[Place], ahead: Ahead) -> Iterator[tuple[int, int, Load]]:
         asked = deque[_Question]()
         for start, length in places:
             if not 0 < length <= BLOCK:
                 raise ValueError(length)
             asked.append(self._ask(READ, start, length))
-            if len(asked) == AHEAD:
+            while len(asked) >= ahead():
                 yield self._answered(asked.popleft())
         while asked:
             yield self._answered(asked.popleft())
@@ -122,13 +124,13 @@ class NbdDisk:
         except OSError:
             return
 
-    def _answered(self, question: _Question) -> tuple[int, bytearray]:
+    def _answered(self, question: _Question) -> tuple[int, int, Load]:
         self._until(question)
         if question.failed:
             raise ConversionFailed(f"the image cannot be read at byte {question.start} of the disk")
         if question.received != question.length:
             raise ServerGone("an answer that is not whole")
-        return question.start, question.data
+        return question.start, question.length, question.taken
 
     # --- the protocol -------------------------------------------------------------------------------------------------
 

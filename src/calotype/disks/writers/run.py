@@ -1,4 +1,5 @@
-"""From an image in a file to a compressed one: a raw file is read as it is, all else by qemu-nbd in the sandbox.
+"""From an image in a file to a compressed one: raw and qcow2 files are read directly, all else by qemu-nbd in the
+sandbox.
 
 qemu-nbd sees the image and a folder for its socket, and nothing else. Its end of the socket is not trusted.
 """
@@ -8,18 +9,19 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 from uuid import uuid4
 
-from calotype.disks.model import Window
+from calotype.disks.model import DiskFormat, Window
 from calotype.disks.sandbox import OUT_FOLDER, Limits, Result, Sandbox
 from calotype.disks.writers.guest_bytes import GuestDisk, RawDisk
 from calotype.disks.writers.nbd import NbdDisk, ServerGone
-from calotype.disks.writers.pipeline import Cancelled, Progress
+from calotype.disks.writers.pipeline import Cancelled, Crew, Progress
+from calotype.disks.writers.qcow2_disk import Qcow2Disk
 from calotype.errors import ConversionFailed
 
 SOCKET: Final = "nbd"
@@ -27,12 +29,20 @@ START_S: Final = 60.0  # until qemu-nbd listens
 RETRY_S: Final = 0.01
 END_S: Final = 5.0  # until a server that went away has ended
 STEPS: Final = 1000  # that progress is told in, at most
+# What we read ourselves; None: a variant of the format that is left to qemu.
+DIRECTLY: Final[Mapping[DiskFormat, Callable[[int, Window | None], GuestDisk | None]]] = {
+    DiskFormat.RAW: RawDisk.of,
+    DiskFormat.ISO: RawDisk.of,
+    DiskFormat.QCOW2: Qcow2Disk.of,
+}
 
 T = TypeVar("T")
 
 
 class Writer(Protocol):
-    def __call__(self, disk: GuestDisk, target: Path, /, *, progress: Progress, cancelled: Cancelled) -> None: ...
+    def __call__(
+        self, disk: GuestDisk, target: Path, crew: Crew, /, *, progress: Progress, cancelled: Cancelled
+    ) -> None: ...
 
 
 class ServerFailed(Exception):
@@ -46,8 +56,10 @@ class ServerFailed(Exception):
 async def write(
     writer: Writer,
     sandbox: Sandbox,
+    crew: Crew,
     source: Path,
-    image: str | None,
+    source_format: DiskFormat,
+    image: str,
     target: Path,
     *,
     virtual_size: int,
@@ -55,24 +67,29 @@ async def write(
     window: Window | None,
     progress: Callable[[float], None],
 ) -> None:
-    """Write the disk in `source` to the existing, empty file `target`.
+    """Write the disk in `source`, which has passed the gate, to the existing, empty file `target`.
 
-    `image` is how qemu is told of it; None: it is raw, and its part in `window` is read directly. `progress` gets 0.0
-    to 1.0, in the event loop. When this returns or raises, also on cancellation, no thread and no child is left.
-    Raises `ServerFailed`, `TimeoutError` after `limits.wall_s` of qemu-nbd's, `ConversionFailed`, `OSError`.
+    `image` is how qemu is told of it, where we do not read it ourselves, and `window` where in `source` it lies.
+    `progress` gets 0.0 to 1.0, in the event loop. When this returns or raises, also on cancellation, no thread is busy
+    with it and no child is left.
+    Raises `ServerFailed`, `TimeoutError` after `limits.wall_s` of qemu-nbd's, `ConversionFailed`, `OSError`, and a leaf
+    of `DiskRefused` for a qcow2 that did not pass the gate.
     """
     async with AsyncExitStack() as opened:
-        if image is None:
+        disk: GuestDisk | None = None
+        if source_format in DIRECTLY:
             file = opened.enter_context(await asyncio.to_thread(partial(source.open, "rb", buffering=0)))
-            disk: GuestDisk = RawDisk.of(file.fileno(), window)
-        else:
+            disk = await asyncio.to_thread(DIRECTLY[source_format], file.fileno(), window)
+        if disk is None:
             disk = await opened.enter_async_context(_served(sandbox, source, image, target.parent, limits))
         if not virtual_size <= disk.size < virtual_size + 512:
             raise ConversionFailed(f"the image holds a disk of {disk.size} bytes, not of {virtual_size}")
-        await _carried_out(writer, disk, target, progress)
+        await _carried_out(writer, disk, target, crew, progress)
 
 
-async def _carried_out(writer: Writer, disk: GuestDisk, target: Path, progress: Callable[[float], None]) -> None:
+async def _carried_out(
+    writer: Writer, disk: GuestDisk, target: Path, crew: Crew, progress: Callable[[float], None]
+) -> None:
     loop, stop = asyncio.get_running_loop(), threading.Event()
     steps: asyncio.Queue[int | None] = asyncio.Queue()
     last = -1
@@ -84,7 +101,7 @@ async def _carried_out(writer: Writer, disk: GuestDisk, target: Path, progress: 
             last = step
             loop.call_soon_threadsafe(steps.put_nowait, step)
 
-    work = partial(writer, disk, target, progress=tell, cancelled=stop.is_set)
+    work = partial(writer, disk, target, crew, progress=tell, cancelled=stop.is_set)
     running = loop.run_in_executor(None, work)
     running.add_done_callback(lambda _: steps.put_nowait(None))
     try:

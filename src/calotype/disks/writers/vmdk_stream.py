@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from calotype.disks.formats.reader import SECTOR, rounded_up
-from calotype.disks.writers.deflate import zlib_stream
+from calotype.disks.writers.compression import zlib_stream
 from calotype.disks.writers.guest_bytes import UNIT, GuestDisk
-from calotype.disks.writers.pipeline import Cancelled, Progress, Units, packed
+from calotype.disks.writers.pipeline import Cancelled, Crew, Progress, Units, packed
 from calotype.errors import ConversionFailed
 
 VERSION: Final = 3
@@ -33,14 +33,14 @@ _MARKER: Final = struct.Struct("<QII")  # sectors that follow, 0, kind
 _ENTRIES: Final = struct.Struct(f"<{TABLE_ENTRIES}I")
 
 
-def write_vmdk_stream(disk: GuestDisk, target: Path, *, progress: Progress, cancelled: Cancelled) -> None:
+def write_vmdk_stream(disk: GuestDisk, target: Path, crew: Crew, *, progress: Progress, cancelled: Cancelled) -> None:
     """Write the disk to the existing, empty file `target`. For a thread.
 
     Raises `ConversionFailed`, `JobCancelled`, `OSError`; what is in `target` then is of no use.
     """
     with target.open("r+b", buffering=0) as file:
         image = VmdkStream(file, disk.size)
-        for first, units in packed(disk, zlib_stream, progress=progress, cancelled=cancelled):
+        for first, units in packed(disk, zlib_stream, crew, progress=progress, cancelled=cancelled):
             image.put(first, units)
         image.finish()
 

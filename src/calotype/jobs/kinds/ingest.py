@@ -201,6 +201,7 @@ class Ingest:
             window=await self._window(run),
         )
         # What comes out of a conversion is an image itself, and is looked at like any other.
+        await self.converter.check(staged, stored)
         found = await asyncio.to_thread(self._inspected, staged, declared=stored)
         if found.virtual_size != virtual_size:
             raise VerificationFailed("the converted image is not as large as the source")

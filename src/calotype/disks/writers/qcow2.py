@@ -1,4 +1,5 @@
-"""qcow2 with zlib clusters, as every reader of version 3 knows them. Integers are big-endian.
+"""qcow2 with compressed clusters: of zlib, as every reader of version 3 knows them, or of Zstandard, as QEMU does since
+5.1. Integers are big-endian.
 
 Compressed clusters lie behind one another without alignment; one that does not get smaller is stored as it is. Zero
 clusters are left out. The tables follow the clusters they are of, and the header is written last: a file that was not
@@ -11,48 +12,67 @@ from array import array
 from pathlib import Path
 from typing import Final
 
-from calotype.disks.writers.deflate import narrow_deflate
+from calotype.disks.formats.qcow2 import COMPRESSED, COMPRESSION_TYPE, COPIED, HEADER_V3, MAGIC
+from calotype.disks.writers.compression import Compress, ZstdFrames, narrow_deflate
 from calotype.disks.writers.guest_bytes import GuestDisk
-from calotype.disks.writers.pipeline import Cancelled, Progress, Units, packed
+from calotype.disks.writers.pipeline import Cancelled, Crew, Progress, Units, packed
 
 CLUSTER_BITS: Final = 16
 CLUSTER: Final = 1 << CLUSTER_BITS
 TABLE_ENTRIES: Final = CLUSTER // 8
 REFCOUNT_ORDER: Final = 4  # 16 bits
 BLOCK_ENTRIES: Final = CLUSTER // 2
-COPIED, COMPRESSED = 1 << 63, 1 << 62
 SECTORS_BIT: Final = 62 - (CLUSTER_BITS - 8)  # where a compressed cluster's number of further sectors begins
 SECTOR_BITS: Final = 9
 GATHERED: Final = 1024 * 1024  # bytes that are written at once
+ZLIB, ZSTD = 0, 1  # types of compression
 
-_HEADER: Final = struct.Struct(">4sIQIIQIIQQIIQQQQII")
+_HEADER: Final = struct.Struct(">4sIQIIQIIQQIIQQQQIIB7x")
 _TABLE: Final = struct.Struct(f">{TABLE_ENTRIES}Q")
 
 
-def write_qcow2_zlib(disk: GuestDisk, target: Path, *, progress: Progress, cancelled: Cancelled) -> None:
+def write_qcow2_zlib(disk: GuestDisk, target: Path, crew: Crew, *, progress: Progress, cancelled: Cancelled) -> None:
     """Write the disk to the existing, empty file `target`. For a thread.
 
     Raises `ConversionFailed`, `JobCancelled`, `OSError`; what is in `target` then is of no use.
     """
+    _write_qcow2(disk, target, crew, narrow_deflate, zstd=False, progress=progress, cancelled=cancelled)
+
+
+def write_qcow2_zstd(disk: GuestDisk, target: Path, crew: Crew, *, progress: Progress, cancelled: Cancelled) -> None:
+    """As `write_qcow2_zlib`."""
+    _write_qcow2(disk, target, crew, ZstdFrames(), zstd=True, progress=progress, cancelled=cancelled)
+
+
+def _write_qcow2(
+    disk: GuestDisk,
+    target: Path,
+    crew: Crew,
+    compress: Compress,
+    *,
+    zstd: bool,
+    progress: Progress,
+    cancelled: Cancelled,
+) -> None:
+    def smaller(cluster: bytes | bytearray) -> bytes:
+        """The cluster compressed, or as it is if that makes it no smaller; its length tells which."""
+        compressed = compress(cluster)
+        return compressed if len(compressed) < CLUSTER else bytes(cluster)
+
     with target.open("r+b", buffering=0) as file:
-        image = Qcow2Zlib(file.fileno(), disk.size)
-        for first, units in packed(disk, smaller, progress=progress, cancelled=cancelled):
+        image = CompressedQcow2(file.fileno(), disk.size, zstd=zstd)
+        for first, units in packed(disk, smaller, crew, progress=progress, cancelled=cancelled):
             image.put(first, units)
         image.finish()
 
 
-def smaller(cluster: bytes | bytearray) -> bytes:
-    """The cluster compressed, or as it is if that makes it no smaller; its length tells which."""
-    compressed = narrow_deflate(cluster)
-    return compressed if len(compressed) < CLUSTER else bytes(cluster)
-
-
-class Qcow2Zlib:
+class CompressedQcow2:
     """Clusters come in order. Kept in memory: one table, 8 bytes for each 512 MiB of the disk, and 2 bytes for each 64
     KiB of the file: 32 KiB for each GiB of it."""
 
-    def __init__(self, descriptor: int, size: int) -> None:
+    def __init__(self, descriptor: int, size: int, *, zstd: bool) -> None:
         self._file = descriptor
+        self._zstd = zstd
         self._size = size
         self._directory = [0] * max(1, -(-size // (CLUSTER * TABLE_ENTRIES)))
         self._table = [0] * TABLE_ENTRIES
@@ -83,9 +103,11 @@ class Qcow2Zlib:
         self._counts.frombytes(bytes(2 * (blocks * BLOCK_ENTRIES - len(self._counts))))
         counts_at = self._write_counts(blocks_at)
         self._flush()
+        # For zlib the header that QEMU before 5.1 wrote; the type is of its longer form.
+        kind, features, length = (ZSTD, COMPRESSION_TYPE, _HEADER.size) if self._zstd else (ZLIB, 0, HEADER_V3)
         header = _HEADER.pack(
-            b"QFI\xfb", 3, 0, 0, CLUSTER_BITS, self._size, 0, len(self._directory), directory_at, counts_at, table,
-            0, 0, 0, 0, 0, REFCOUNT_ORDER, _HEADER.size,
+            MAGIC, 3, 0, 0, CLUSTER_BITS, self._size, 0, len(self._directory), directory_at, counts_at, table, 0, 0,
+            features, 0, 0, REFCOUNT_ORDER, length, kind,
         )  # fmt: skip
         _write_at(self._file, header.ljust(CLUSTER, b"\0"), 0)
 

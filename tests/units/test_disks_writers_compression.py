@@ -1,14 +1,15 @@
-"""What ISA-L makes is what zlib reads, with no more of a window than a reader of qcow2 has."""
+"""What ISA-L makes is what zlib reads, with no more of a window than a reader of qcow2 has; and frames of Zstandard."""
 
 import random
 import zlib
 from typing import Final
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calotype.disks.writers.deflate import narrow_deflate, zlib_stream
+from calotype.disks.writers.compression import ZstdFrames, narrow_deflate, zlib_stream
 
 UNIT: Final = 64 * 1024
 NARROW: Final = -12  # zlib's word for no head and a window of 4 KiB
@@ -41,14 +42,24 @@ def test_a_longer_way_back_would_be_found_out() -> None:
 
 
 @given(st.lists(st.tuples(st.binary(min_size=1, max_size=400), st.integers(1, 200)), max_size=30))
-def test_both_read_back(pieces: list[tuple[bytes, int]]) -> None:
+def test_all_read_back(pieces: list[tuple[bytes, int]]) -> None:
     data = b"".join(piece * times for piece, times in pieces)[:UNIT].ljust(UNIT, b"\0")
 
     assert zlib.decompress(zlib_stream(data)) == data
     assert zlib.decompress(narrow_deflate(data), NARROW) == data
+    assert zstandard.ZstdDecompressor().decompress(ZstdFrames()(data)) == data
 
 
 def test_what_cannot_be_compressed_grows_little() -> None:
     noise = random.Random(1).randbytes(UNIT)
 
     assert len(zlib_stream(noise)) < UNIT + 64
+
+
+def test_a_frame_tells_its_content_size_and_whether_it_is_damaged() -> None:
+    frame = bytearray(ZstdFrames()(random.Random(2).randbytes(UNIT)))
+    frame[UNIT // 2] ^= 1
+
+    assert zstandard.frame_content_size(bytes(frame)) == UNIT
+    with pytest.raises(zstandard.ZstdError, match="checksum"):
+        zstandard.ZstdDecompressor().decompress(bytes(frame))

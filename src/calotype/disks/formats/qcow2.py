@@ -182,10 +182,11 @@ def _check_snapshots(disk: DiskFile, header: Header) -> None:
         if l1_entries * 8 > MOST_L1_BYTES or l1_offset % header.cluster or extra_size > 1024:
             raise FormatMismatch("a damaged qcow2 image: a snapshot's table makes no sense")
         disk.holds(l1_offset, l1_entries * 8, "a snapshot's L1 table")
-        offset += rounded_up(40 + extra_size + id_size + name_size, 8)
+        length = 40 + extra_size + id_size + name_size
+        disk.holds(offset, length, "the snapshot table")  # the padding after the last one may be missing
+        offset += rounded_up(length, 8)
         if offset - header.snapshots_offset > MOST_SNAPSHOT_TABLE_BYTES:
             raise FormatMismatch("not a usable qcow2 image: its snapshot table is too large")
-    disk.holds(offset, 0, "the snapshot table")
 
 
 def _check_clusters(disk: DiskFile, header: Header, l1_offset: int, l1_entries: int) -> None:

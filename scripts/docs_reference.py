@@ -199,6 +199,8 @@ def _statuses(kind: type[errors.CalotypeError]) -> tuple[str, str]:
         return str(status.value), str(status.value)
     if issubclass(kind, errors.ImageNotFound):
         return "404", str(status.value)
+    if issubclass(kind, errors.KeyReused):
+        return str(status.value), str(status.value)
     return str(problems.img_codes()[kind.img]["status"]), str(status.value)
 
 

@@ -24,7 +24,7 @@ from sqlalchemy import (
     text,
 )
 
-REVISION: Final = "0009"  # of the newest migration: what this code works with
+REVISION: Final = "0010"  # of the newest migration: what this code works with
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -468,6 +468,20 @@ Table(
     Column("waits_for", Text),
     PrimaryKeyConstraint("job_id", "position"),
     CheckConstraint(_one_of("state", "pending running done failed skipped"), name="state"),
+)
+
+Table(
+    "idempotency_keys",
+    METADATA,
+    Column("project_id", Text, nullable=False),
+    Column("user_id", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("job_id", Text, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    PrimaryKeyConstraint("project_id", "user_id", "key"),
+    Index("ix_idempotency_keys_job_id", "job_id"),
+    Index("ix_idempotency_keys_created_at", "created_at"),
 )
 
 Table(

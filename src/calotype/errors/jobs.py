@@ -31,6 +31,18 @@ class JobInterrupted(CalotypeError):
     img = "IMG.0061"
 
 
+class KeyReused(Invalid):
+    """The idempotency key is that of another request."""
+
+    code = "idempotency_key_reused"
+
+
+class RequestRepeated(Conflict):
+    """The request was accepted under the same key a moment ago: its job is what is to be answered with."""
+
+    code = "request_repeated"
+
+
 class TooManyJobs(Throttled):
     code = "too_many_jobs"
     img = "IMG.0060"

@@ -14,6 +14,13 @@ DEFAULT_DOMAIN: Final = DomainId("default")
 BUILT_IN_ROLES: Final = ("admin", "member", "reader")  # made at the first start
 
 
+class RequestKey(Struct, frozen=True, kw_only=True):
+    """The name that a client gives to a request, so that sending it again does nothing again."""
+
+    key: str
+    fingerprint: str  # of what was asked: another one under the same name is a mistake
+
+
 class Caller(Struct, frozen=True, kw_only=True):
     """Who makes a request, from a token that was checked. `project_id` is None when the token is not project-scoped."""
 
@@ -27,6 +34,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     audit_id: str  # names the token without being one
     issued_at: int  # ms
     expires_at: int  # ms
+    request_key: RequestKey | None = None  # of the request that is being made
 
     @property
     def is_admin(self) -> bool:

@@ -28,6 +28,7 @@ SWEEP_EVERY_S: Final = 60.0
 LOST_AFTER_MS: Final = 120_000  # an open job that the engine holds for ended since its beginning so long ago is lost
 GRACE_MS: Final = 600_000  # leftovers younger than this are left alone
 FORGET_AFTER_MS: Final = 7 * 86_400_000  # rows of workers that are gone
+KEYS_KEPT_MS: Final = 7 * 86_400_000  # idempotency keys of requests
 ENGINE_ENDED: Final = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 
 
@@ -94,6 +95,7 @@ class Reaper:
             expired = [str(row[0]) for row in c.execute(sql.EXPIRE, {"now": now})]
             c.execute(sql.FORGET_WORKERS, {"before": now - FORGET_AFTER_MS})
             c.execute(sql.GIVE_BACK_ENDED)
+            c.execute(sql.FORGET_KEYS, {"before": now - KEYS_KEPT_MS})
         if expired:
             self._client.delete_workflows(expired)
         for sweep in self.sweeps:

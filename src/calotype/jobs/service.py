@@ -9,8 +9,17 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from calotype.db.engine import Database, now_ms
-from calotype.errors import CalotypeError, ImageInUse, JobCancelled, JobFinished, JobNotFound, TooManyJobs
-from calotype.identity.model import Caller
+from calotype.errors import (
+    CalotypeError,
+    ImageInUse,
+    JobCancelled,
+    JobFinished,
+    JobNotFound,
+    KeyReused,
+    RequestRepeated,
+    TooManyJobs,
+)
+from calotype.identity.model import Caller, RequestKey
 from calotype.jobs import families, sql
 from calotype.jobs.engine import Enqueuer
 from calotype.jobs.families import SUB_JOBS, SubJob
@@ -64,6 +73,7 @@ class Jobs:
             steps=PLANS[kind].names,
             now=now_ms(),
         )
+        self._keep_key_in(c, caller, job_id)
         self._enqueuer.enqueue_in(c, job_id, kind, project_id=caller.project_id, priority=priority)
         return job_id
 
@@ -88,6 +98,7 @@ class Jobs:
             steps=(),
             now=now,
         )
+        self._keep_key_in(c, caller, job_id)
         for child in children:
             self._check_flow(c, caller.project_id, child.kind)
         made = [self._adopt_in(c, job_id, caller.project_id, caller.user_id, child, now) for child in children]
@@ -141,6 +152,25 @@ class Jobs:
         made = sql.by_id(c, job_id)
         assert made is not None, "it was written above"  # noqa: S101
         return families.kept(made)
+
+    def _keep_key_in(self, c: Connection, caller: Caller, job_id: JobId) -> None:
+        if caller.request_key is None:
+            return
+        values = {**_names(caller, caller.request_key), "job_id": job_id, "now": now_ms()}
+        if not c.execute(sql.KEEP_KEY, values).rowcount:
+            raise RequestRepeated("the same request was accepted a moment ago")
+
+    async def accepted_before(self, caller: Caller, key: RequestKey) -> JobId | None:
+        """The job that the caller's request of that name began; None: there was no such request, or it was refused.
+
+        Raises `KeyReused` when it was another request.
+        """
+        found = await self.db.read(lambda c: c.execute(sql.KEY, _names(caller, key)).one_or_none())
+        if found is None:
+            return None
+        if found.fingerprint != key.fingerprint:
+            raise KeyReused("the idempotency key is that of another request; use a new one for what is new")
+        return JobId(found.job_id)
 
     def _check_flow(self, c: Connection, project_id: str, kind: JobType) -> None:
         for kinds, most in (
@@ -323,6 +353,15 @@ class Jobs:
             await self._waiting.until_finished(job.id, seconds)
             job = await self.get(caller, job_id)
         return job
+
+
+def _names(caller: Caller, key: RequestKey) -> Mapping[str, str]:
+    return {
+        "project_id": str(caller.project_id),
+        "user_id": caller.user_id,
+        "key": key.key,
+        "fingerprint": key.fingerprint,
+    }
 
 
 class Waiting:

@@ -154,6 +154,18 @@ UPDATE job_steps SET state = CASE state WHEN 'running' THEN 'failed' ELSE 'skipp
 STEP_BYTES: Final = text("""
 UPDATE job_steps SET done_bytes = :done, total_bytes = :total WHERE job_id = :id AND position = :position
 """)
+# --- requests that are sent again -------------------------------------------------------------------------------------
+
+KEY: Final = text("""
+SELECT fingerprint, job_id FROM idempotency_keys WHERE project_id = :project_id AND user_id = :user_id AND key = :key
+""")
+KEEP_KEY: Final = text("""
+INSERT INTO idempotency_keys (project_id, user_id, key, fingerprint, job_id, created_at)
+VALUES (:project_id, :user_id, :key, :fingerprint, :job_id, :now)
+ON CONFLICT (project_id, user_id, key) DO NOTHING
+""")
+FORGET_KEYS: Final = text("DELETE FROM idempotency_keys WHERE created_at < :before")
+
 # --- scratch space ----------------------------------------------------------------------------------------------------
 
 # What the other open jobs may have on the disk. Rows of jobs that have ended count for nothing.

@@ -27,6 +27,7 @@ STATUS: Final[Mapping[type[e.CalotypeError], HTTPStatus]] = {
     e.RangeNotSatisfiable: HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
     e.Throttled: HTTPStatus.TOO_MANY_REQUESTS,
     e.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    e.KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 RETRY_AFTER_S: Final = "5"
 
@@ -104,6 +105,8 @@ def _ims(error: e.CalotypeError, status: HTTPStatus, headers: Mapping[str, str],
         status = HTTPStatus(documented["status"])
     if isinstance(error, e.ImageNotFound | e.TagNotFound | e.MemberNotFound):
         status = HTTPStatus.NOT_FOUND
+    if isinstance(error, e.KeyReused):  # a header of ours, of which the documented statuses do not speak
+        status = HTTPStatus.UNPROCESSABLE_ENTITY
     told = {"code": error.img, "message": documented["message"]}
     if not isinstance(error, e.JobNotFound):
         told["detail"] = error.message

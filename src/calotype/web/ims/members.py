@@ -13,8 +13,7 @@ from calotype.images.model import Member, MemberStatus
 from calotype.images.view import member_view
 from calotype.jobs.kinds import members as jobs_of_members
 from calotype.servers.opening import project_of
-from calotype.web.described import Accepted
-from calotype.web.ims import bodies, fields
+from calotype.web.ims import accepting, bodies, fields
 from calotype.web.request import app_of, body, caller, json
 from calotype.web.route import Parameter, Route
 
@@ -135,16 +134,7 @@ SHARE: Final = "ims:images:share"
 
 
 def _batch(method: str, handler: Any, summary: str, takes: Any) -> Route:
-    return Route(
-        method=method,
-        path=BATCH,
-        handler=handler,
-        family="ims",
-        permission=SHARE,
-        summary=summary,
-        takes=takes,
-        gives=Accepted,
-    )
+    return accepting.route(method, BATCH, handler, SHARE, summary, takes, also=())
 
 
 ROUTES: Final[list[Route]] = [

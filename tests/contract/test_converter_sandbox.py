@@ -2,20 +2,31 @@
 
 import asyncio
 import errno
+import inspect
+import json
 import os
 import platform
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import pytest
 
-from calotype.disks.sandbox import KEPT_BYTES, OUT_FILE, OUT_FOLDER, Limits, Result, Sandbox, inside
+from calotype.disks.convert import Converter, TargetKind
+from calotype.disks.guest.detect import detect
+from calotype.disks.model import DiskFormat
+from calotype.disks.sandbox import ENVIRONMENT, KEPT_BYTES, OUT_FILE, OUT_FOLDER, Limits, Result, Sandbox, inside
 from calotype.disks.seccomp import ARCHITECTURES
+from calotype.disks.unpack import unpack_zstd
 from calotype.errors import SandboxUnavailable
+from calotype.supervisor import EX_CONFIG
+from tests.disks import build
+from tests.service import clean_environment
 
 LIMITS: Final = Limits(memory_bytes=1024**3, cpu_s=20, file_bytes=1024**2, wall_s=30)
 
@@ -258,6 +269,156 @@ async def test_a_child_ends_when_the_worker_is_killed(layer: str, tmp_path: Path
     async with asyncio.timeout(10):
         while holders(target):  # noqa: ASYNC110 - what is waited for is another process's end
             await asyncio.sleep(0.02)
+
+
+async def test_few_files_can_be_open_at_once(sandbox: Sandbox) -> None:
+    result = await said(sandbox, "perl", "-e", 'open($f[$_], "<", "/dev/null") or die "$_ $!" for 0 .. 300')
+
+    assert result.status != 0
+    assert b"Too many open files" in result.stderr
+
+
+async def test_few_processes_can_be_there_at_once(isolated: Sandbox) -> None:
+    """Counted within the sandbox, which has its own. Without one the limit is that of the service's user."""
+    if os.geteuid() == 0:
+        pytest.skip("the kernel does not count the processes of root")
+    script = (
+        "for (1 .. 300) { my $child = fork(); die qq($_ $!) unless defined $child; unless ($child) { sleep 60; exit } }"
+    )
+
+    result = await said(isolated, "perl", "-e", script)
+
+    assert result.status != 0
+    assert b"Resource temporarily unavailable" in result.stderr
+
+
+async def test_no_core_is_written(sandbox: Sandbox) -> None:
+    """It would hold what the child had read."""
+    result = await said(sandbox, "prlimit", "--core", "--noheadings", "--raw", "--output", "SOFT,HARD")
+
+    assert result.stdout.split() == [b"0", b"0"]
+
+
+async def test_limits_cannot_be_raised_by_a_child(sandbox: Sandbox) -> None:
+    if os.geteuid() == 0 and not sandbox.isolated:
+        pytest.skip("root may raise them, where nothing takes its capabilities away")
+
+    for limit in ("--as=unlimited", "--cpu=unlimited", "--fsize=unlimited", "--nofile=100000"):
+        assert (await said(sandbox, "prlimit", limit, "true")).status != 0, limit
+
+
+def test_nothing_is_run_without_limits() -> None:
+    """Whatever runs a child says what it may use: there is no default that could be forgotten."""
+    run = inspect.signature(Sandbox.run).parameters["limits"]
+    bounds = {field.name: field.required for field in msgspec.structs.fields(Limits)}
+
+    assert run.default is inspect.Parameter.empty
+    assert {name for name, required in bounds.items() if required} == {"memory_bytes", "cpu_s", "file_bytes", "wall_s"}
+
+
+def images(folder: Path) -> tuple[Path, Path]:
+    """A raw disk, and one packed."""
+    raw, packed = folder / "disk.raw", folder / "disk.zst"
+    raw.write_bytes(build.raw())
+    subprocess.run(["zstd", "-q", "-o", str(packed), str(raw)], check=True)
+    return raw, packed
+
+
+async def check(sandbox: Sandbox, folder: Path) -> None:
+    (folder / "image").write_bytes(build.qcow2())
+    await Converter(sandbox).check(folder / "image", DiskFormat.QCOW2)
+
+
+async def unpack(sandbox: Sandbox, folder: Path) -> None:
+    (folder / "unpacked").mkdir()
+    await unpack_zstd(sandbox, images(folder)[1], folder / "unpacked", most_bytes=build.SIZE)
+
+
+async def convert(sandbox: Sandbox, folder: Path) -> None:
+    raw, target = images(folder)[0], folder / "target"
+    await Converter(sandbox).convert(
+        raw, DiskFormat.RAW, target, TargetKind.QCOW2, virtual_size=build.SIZE, progress=lambda _: None
+    )
+
+
+async def serve(sandbox: Sandbox, folder: Path) -> None:
+    (folder / "image").write_bytes(build.vdi())
+    await Converter(sandbox).convert(
+        folder / "image",
+        DiskFormat.VDI,
+        folder / "target",
+        TargetKind.VMDK_STREAM,
+        virtual_size=build.SIZE,
+        progress=lambda _: None,
+    )
+
+
+async def compare(sandbox: Sandbox, folder: Path) -> None:
+    raw, _ = images(folder)
+    await Converter(sandbox).compare(
+        raw, DiskFormat.RAW, raw, DiskFormat.RAW, virtual_size=build.SIZE, progress=lambda _: None
+    )
+
+
+async def find(sandbox: Sandbox, folder: Path) -> None:
+    raw, _ = images(folder)
+    await detect(sandbox, raw, DiskFormat.RAW, virtual_size=build.SIZE, scratch=folder / "scratch")
+
+
+WITNESS: Final = """#!/bin/sh
+prlimit --noheadings --raw --output RESOURCE,SOFT --as --cpu --fsize --nofile --core >> {told}
+exec {program} "$@"
+"""
+
+
+@pytest.mark.parametrize("work", [convert, compare, check, serve, unpack, find])
+async def test_every_child_has_limits_whatever_it_does(
+    work: Callable[[Sandbox, Path], Awaitable[None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs that say which limits they have, and then do what they are for, stand before the real ones."""
+    told, programs = tmp_path / "told", tmp_path / "programs"
+    programs.mkdir()
+    os.mkfifo(told)  # whose bytes are not those of a file, of which a child may write few
+    listening = os.open(told, os.O_RDWR | os.O_NONBLOCK)
+    for name in ("qemu-img", "qemu-nbd", "zstd", "python3"):
+        (programs / name).write_text(WITNESS.format(told=told, program=f"/usr/bin/{name}"))
+        (programs / name).chmod(0o755)
+    monkeypatch.setitem(ENVIRONMENT, "PATH", f"{programs}:{ENVIRONMENT['PATH']}")
+
+    try:
+        await work(Sandbox(bubblewrap=[]), tmp_path)
+        limits = dict(line.split() for line in os.read(listening, 65536).decode().splitlines())
+    finally:
+        os.close(listening)
+
+    assert 0 < int(limits["AS"]) <= 2 * 1024**3
+    assert 0 < int(limits["CPU"]) <= 300
+    assert 0 < int(limits["FSIZE"]) <= 128 * 1024**2
+    assert (limits["NOFILE"], limits["CORE"]) == ("256", "0")
+
+
+@pytest.mark.parametrize("setting", ["auto", "required"])
+def test_a_worker_says_what_is_missing_and_starts_only_where_that_is_allowed(setting: str, tmp_path: Path) -> None:
+    """Without bubblewrap on its path."""
+    environment = {**clean_environment(), "PATH": str(tmp_path), "CALOTYPE_SECURITY_SANDBOX": setting}
+    command = [sys.executable, "-m", "calotype.cli"]
+    data = ["--data-dir", str(tmp_path / "data")]
+    subprocess.run([*command, "migrate", *data], env=environment, check=True, capture_output=True)
+    with subprocess.Popen(
+        [*command, "worker", *data], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as worker:
+        assert worker.stdout is not None
+        said = next(line for line in worker.stdout if b"bubblewrap" in line)
+        if setting == "auto":
+            worker.terminate()
+        worker.communicate()
+
+    assert b"bubblewrap is not installed" in said
+    if setting == "required":
+        assert said.startswith(b"calotype: the setting security.sandbox is required")
+        assert worker.returncode == EX_CONFIG
+    else:
+        assert json.loads(said)["network"] == "as the service"
 
 
 # --- at start ---------------------------------------------------------------------------------------------------------

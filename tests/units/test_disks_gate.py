@@ -469,6 +469,38 @@ def test_memory_is_bounded_whatever_a_file_says() -> None:
     assert endless.most_read <= 64 * 1024
 
 
+LOOK_AT_ALL: Final = """
+import io
+from pathlib import Path
+from calotype.disks.gate import inspect
+from calotype.errors import DiskRefused
+from tests.disks import corpus
+
+made, passed = 0, []
+for case in (*corpus.hostile(), *corpus.pointing("/srv/decoy", port=10809)):
+    made += 1
+    for declared in (case.format, None):
+        try:
+            inspect(io.BytesIO(case.content), declared=declared, most_virtual_bytes=corpus.MOST_VIRTUAL_BYTES)
+            passed.append(case.name)
+        except DiskRefused:
+            pass
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+print(made, len(passed), int(status["VmHWM"].split()[0]) * 1024)
+"""
+
+
+def test_all_hostile_images_are_looked_at_within_little_memory() -> None:
+    """In a process of its own that may not have more. The images are in its memory as well: up to 13 MB each."""
+    command = ["prlimit", f"--as={512 * 1024**2}", sys.executable, "-c", LOOK_AT_ALL]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+
+    made, passed, most = map(int, done.stdout.split())
+    assert made > 600
+    assert passed == 0
+    assert most < 200 * 1024**2
+
+
 def test_a_file_that_shrinks_while_it_is_read_is_refused() -> None:
     content = build.qcow2()
 

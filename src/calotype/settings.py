@@ -91,6 +91,8 @@ class ImageSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 class ImportSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     format: Literal["qcow2", "raw", "keep"] = "qcow2"  # what an import stores; a self-contained qcow2 is kept as it is
+    decompress: bool = True  # an import unpacks gz, xz, zst and bz2 around the image, whatever way it comes
+    decompress_ratio: Count = 200  # the most that an import unpacks to, as a multiple of what came
     detect_os: bool = True  # look on a system disk for its operating system, which wins over the one that was given
 
 
@@ -102,8 +104,6 @@ class ImageV2Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         "copy-image",
         "glance-download",
     )  # what POST /v2/images/{id}/import offers
-    decompress: bool = True  # an import unpacks gz, xz, zst and bz2 around the image
-    decompress_ratio: Count = 200  # the most that an import unpacks to, as a multiple of what came
     convert_to: Literal["keep", "raw", "qcow2"] = "keep"  # the format that an import stores
     inject: dict[str, str] = {}  # properties that every import sets; in the file only
     inject_ignored_roles: tuple[str, ...] = ("admin",)  # whose imports are left as they are
@@ -254,6 +254,11 @@ TABLES: Final[Mapping[str, type[Struct]]] = {  # in the file only: by name
     "endpoints": EndpointSettings,
     "regions": RegionSettings,
 }
+# Old name -> the present one, which wins where both are given.
+RENAMED: Final[Mapping[str, str]] = {
+    "imagev2.decompress": "imports.decompress",
+    "imagev2.decompress_ratio": "imports.decompress_ratio",
+}
 FILE_ONLY: Final = frozenset({"imagev2.inject"})
 SECRETS: Final = frozenset({"database"})  # settings whose value may hold a password
 REGION_SECRETS: Final = ("password", "secret_key")
@@ -274,6 +279,7 @@ def load(environment: Mapping[str, str] | None = None, **overrides: object) -> S
             _merge(values, name, {key: item for key, item in given.items() if item is not None})
         elif given is not None:
             values[name] = given
+    _rename(values)
     try:
         settings = msgspec.convert(values, Settings)
     except msgspec.ValidationError as error:
@@ -376,6 +382,18 @@ def _check_region(name: str, region: RegionSettings, own: str) -> None:
         raise WrongSetting(f"regions.{name}.ca_file: wants an absolute path")
 
 
+def _rename(values: dict[str, Any]) -> None:
+    for old, new in RENAMED.items():
+        section, _, name = old.partition(".")
+        given = values.get(section)
+        if isinstance(given, dict) and name in given:
+            values[section] = {key: value for key, value in given.items() if key != name}
+            new_section, _, new_name = new.partition(".")
+            present = values.get(new_section, {})
+            if isinstance(present, dict):
+                values[new_section] = {new_name: given[name], **present}
+
+
 def _merge(values: dict[str, Any], name: str, value: Any) -> None:
     if isinstance(value, dict) and isinstance(values.get(name), dict):
         values[name] = {**values[name], **value}
@@ -397,7 +415,8 @@ def _from_file(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    known = variables()
+    renamed = {f"{PREFIX}{old}".replace(".", "_").upper(): new for old, new in RENAMED.items()}
+    known = renamed | variables()
     values: dict[str, Any] = {}
     for variable, text in environment.items():
         if not variable.startswith(PREFIX) or variable in OTHER_VARIABLES:
@@ -407,7 +426,9 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         section, _, name = known[variable].rpartition(".")
         holder = SECTIONS[section] if section else Settings
         value = _parsed(variable, text, typing.get_type_hints(holder, include_extras=True)[name])
-        if section:
+        if variable in renamed:
+            values.setdefault(section, {}).setdefault(name, value)
+        elif section:
             values.setdefault(section, {})[name] = value
         else:
             values[name] = value

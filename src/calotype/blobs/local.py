@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, Self
 
 from calotype.blobs.faults import storage_fault
 from calotype.blobs.model import BlobId
+from calotype.blobs.sparse import clone
 from calotype.errors import BlobNotFound
 from calotype.settings import LOCAL
 
@@ -24,6 +25,7 @@ ID: Final = re.compile(r"[0-9a-f]{32}")
 # u<32 hex>: an upload through the API. j<32 hex>-<attempt>: an attempt of a job; a word tells its files apart.
 TOKEN: Final = re.compile(r"u[0-9a-f]{32}|j[0-9a-f]{32}-[0-9]{1,6}(\.[a-z0-9]{1,16})?")
 STAGING: Final = "staging"
+NO_LINK: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 class StoredBlob(NamedTuple):
@@ -152,6 +154,27 @@ class LocalBlobs:
             raise FileExistsError(errno.EEXIST, "a blob id is never used twice", target.name)
         source.unlink(missing_ok=True)
 
+    def adopt(self, source: Path, token: str) -> bool:
+        """Stage `source`, which nobody changes any more, without copying it: as another name of the file, or, where
+        that cannot be, as a file that shares its blocks. False: neither can be; then nothing is staged.
+
+        From then on the file may be a blob's: it becomes read-only when it is published. What was staged is removed.
+        """
+        target = self.staging_path(token)
+        try:
+            target.unlink(missing_ok=True)
+            try:
+                os.link(source, target, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in NO_LINK:
+                    raise
+                return _cloned(source, target)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise storage_fault(error) from error
+        return True
+
     def discard(self, token: str) -> None:
         """Remove what was staged, if anything was."""
         self.staging_path(token).unlink(missing_ok=True)
@@ -183,6 +206,21 @@ class LocalBlobs:
         """What the disk has room for still."""
         room = os.statvfs(self.folder)
         return room.f_bavail * room.f_frsize
+
+
+def _cloned(source: Path, target: Path) -> bool:
+    fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        made = os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            cloned = clone(fd, made)
+        finally:
+            os.close(made)
+    finally:
+        os.close(fd)
+    if not cloned:
+        target.unlink()
+    return cloned
 
 
 def sync_folder(folder: Path) -> None:

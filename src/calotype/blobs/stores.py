@@ -133,6 +133,10 @@ class Stores:
         except OSError as error:
             raise storage_fault(error) from error
 
+    def adopt(self, source: Path, token: str) -> bool:
+        """Stage a file that nobody changes any more without copying it; False where that cannot be."""
+        return self._local.adopt(source, token)
+
     def replicate(
         self,
         blob_id: BlobId,

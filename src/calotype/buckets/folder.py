@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Final
 
 from calotype.blobs import sparse
-from calotype.blobs.local import BlobReader, sync_folder
+from calotype.blobs.local import NO_LINK, BlobReader, sync_folder
 from calotype.buckets import listing
 from calotype.buckets.address import TEMPORARY, object_key
 from calotype.buckets.descent import folder_below, open_regular, regular, remove_empty
 from calotype.buckets.faults import told
-from calotype.buckets.incoming import NEW_FILE, NO_LINK, Incoming
+from calotype.buckets.held import HeldObject
+from calotype.buckets.incoming import NEW_FILE, Incoming
 from calotype.buckets.model import ObjectInfo, ObjectKey, ObjectPage
 from calotype.db.engine import now_ms
 from calotype.errors import (
@@ -68,6 +69,19 @@ class FolderStore:
         found = os.fstat(fd)
         return object_info(key, found), BlobReader(fd, found.st_size)
 
+    def hold(self, key: str, expected_etag: str) -> HeldObject:
+        """An object, open for as long as the caller wants. Raises `ObjectNotFound`, `ObjectChanged` when it is not the
+        version `expected_etag`."""
+        with self._found(key) as (parent, name):
+            fd = open_regular(parent, name)
+        held = HeldObject(fd, object_info(key, os.fstat(fd)))
+        try:
+            self._unchanged(key, os.fstat(fd), expected_etag)
+        except ObjectChanged:
+            held.close()
+            raise
+        return held
+
     def page(self, *, prefix: str = "", marker: str = "", limit: int = MOST_OBJECTS) -> ObjectPage:
         """The first `limit` objects, 1000 at most, whose keys begin with `prefix` and come after `marker`."""
         limit = max(1, min(limit, MOST_OBJECTS))
@@ -107,11 +121,12 @@ class FolderStore:
                 if self.owned and _linked(parent, name, target):
                     self._unchanged(key, target.lstat(), expected_etag)
                     return True
-                fd = open_regular(parent, name)
-            with BlobReader(fd, os.fstat(fd).st_size) as reader, self._told(key):
-                self._unchanged(key, os.fstat(fd), expected_etag)
-                _copied(reader, growing, part or (0, reader.size), progress, cancelled)
-                self._unchanged(key, os.fstat(fd), expected_etag)
+            with self.hold(key, expected_etag) as held, self._told(key):
+                _copied(held, growing, part or (0, held.size), progress, cancelled)
+                if self.owned:
+                    self._unchanged(key, os.fstat(held.fileno()), expected_etag)
+                else:
+                    held.check()
             growing.rename(target)
         except BaseException:
             for path in (growing, target):

@@ -1,6 +1,5 @@
 """Bytes on their way to be an object: a file in the bucket's own temporary folder, published or abandoned."""
 
-import errno
 import os
 import stat
 import uuid
@@ -9,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from calotype.blobs.local import NO_LINK
 from calotype.buckets.address import TEMPORARY, object_key
 from calotype.buckets.descent import folder_below, open_regular, regular, remove_empty
 from calotype.buckets.faults import told
@@ -23,7 +23,6 @@ from calotype.errors import (
 
 TRIES: Final = 10  # of naming an object while others remove the folders it goes to
 NEW_FILE: Final = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-NO_LINK: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 class Incoming:

@@ -17,6 +17,7 @@ from calotype.disks.model import OpaqueKind
 from calotype.disks.targets import FILE_FORMATS
 
 IMAGE_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+DIGEST: Final = re.compile(r"sha256:[0-9a-fA-F]{64}|sha512:[0-9a-fA-F]{128}")
 PAGE: Final = 100
 OTHER: Final = "Other Linux(64 bit)"  # an OS version
 FIRST: Final = ("id", "name", "status", "disk_format", "size", "virtual_size", "min_disk", "visibility")  # shown first
@@ -51,6 +52,13 @@ def create(
         str | None,
         typer.Option("--os-version", help="E.g. 'Debian GNU/Linux 12.0.0 64bit'; without it, Other Linux(64 bit)."),
     ] = None,
+    digest: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ALGORITHM:HEX",
+            help="With --from: sha256:… or sha512:… of the object; else it is not imported.",
+        ),
+    ] = None,
     wait: Wait = False,
     timeout_s: Timeout = DEFAULT_TIMEOUT_S,
     as_json: AsJson = False,
@@ -61,10 +69,14 @@ def create(
 
         calotype image create --from disks:alpine.qcow2 --name alpine --wait
 
+        calotype image create --from disks:debian.raw.xz --name debian --min-disk 4 --digest sha256:…
+
         calotype image create --file alpine.qcow2 --disk-format qcow2 --name alpine
     """
     if (source is None) == (file is None):
         raise typer.BadParameter("give one of --from BUCKET:KEY and --file PATH")
+    if digest is not None and (source is None or not DIGEST.fullmatch(digest)):
+        raise typer.BadParameter("--digest goes with --from, as sha256:<64 hex digits> or sha512:<128 hex digits>")
     if file is not None:
         if disk_format is None:
             raise typer.BadParameter("--file wants --disk-format: what the file is")
@@ -79,7 +91,7 @@ def create(
         if min_disk is None:
             min_disk = sizing.least_disk(api, object_path(bucket, key))
             show.say(f"min_disk is {min_disk} GB, from the size of the disk; --min-disk chooses another")
-        job_id = import_object(api, bucket, key, name, min_disk, os_version)
+        job_id = import_object(api, bucket, key, name, min_disk, os_version, digest)
         _follow(api, job_id, wait, timeout_s, as_json)
 
 
@@ -360,11 +372,21 @@ def _same(made: dict[str, Any], sent: transfer.OutgoingFile) -> None:
         raise Failure("digest_mismatch", "the service has other bytes than were sent", "send the file again")
 
 
-def import_object(api: Api, bucket: str, key: str, name: str, min_disk: int, os_version: str | None = None) -> str:
+def import_object(
+    api: Api,
+    bucket: str,
+    key: str,
+    name: str,
+    min_disk: int,
+    os_version: str | None = None,
+    digest: str | None = None,
+) -> str:
     """Start the import of an object; the job's id."""
     body: dict[str, Any] = {"name": name, "image_url": f"{bucket}:{key}", "min_disk": min_disk}
     if os_version is not None:
         body["os_version"] = os_version
+    if digest is not None:
+        body["source_digest"] = digest
     return str(api.call("POST", "/v2/cloudimages/action", body=body)["job_id"])
 
 

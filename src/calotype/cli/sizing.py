@@ -10,6 +10,7 @@ from typing import IO, Final, cast
 from calotype.cli.failure import Failure
 from calotype.cli.session import Api
 from calotype.disks.formats import qed
+from calotype.disks.unpack import MARKS
 
 HEAD_BYTES: Final = 4 * 1024 * 1024  # holds what every format says of its size
 FOOTER_BYTES: Final = 512  # of a fixed VHD, which is a raw disk otherwise
@@ -19,7 +20,7 @@ GIB: Final = 1024**3
 def least_disk(api: Api, path: str) -> int:
     """GB that a server's disk needs at least for the disk image at `path`; 1 when there is nothing to see.
 
-    Raises `Failure` when there is no such object.
+    Raises `Failure` when there is no such object, and when it is packed, so that its first bytes say nothing.
     """
     try:
         with api.answer("GET", path, headers={"range": f"bytes=0-{HEAD_BYTES - 1}"}) as response:
@@ -29,6 +30,8 @@ def least_disk(api: Api, path: str) -> int:
         if failure.status == 416:  # an empty object has no first byte
             return 1
         raise
+    if head.startswith(tuple(MARKS)):
+        raise Failure("size_unknown", "the object is packed: how large the disk is cannot be seen", "give --min-disk")
     virtual = virtual_size(head)
     if virtual is None:
         virtual = size - (FOOTER_BYTES if _has_footer(api, path) else 0)

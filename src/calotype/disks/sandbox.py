@@ -39,11 +39,22 @@ GRACE_S: Final = 10.0  # for a killed child to be gone
 PROBE_S: Final = 10.0
 
 _INSIDE: Final = re.compile(r"/in/(\d+)|/out(?:/disk)?(?![\w.-])")
+_OPEN: Final = "/proc/self/fd/"
 
 
 def inside(number: int) -> str:
     """What the input of that number is called inside."""
     return f"/in/{number}"
+
+
+def open_input(descriptor: int) -> Path:
+    """The name, as an input, of a file that this process has open: whatever becomes of the file's own name, a child
+    sees this file or does not start. It can be opened anew by this name, too, but not with O_NOFOLLOW."""
+    return Path(f"{_OPEN}{descriptor}")
+
+
+def _descriptor(path: Path) -> int | None:
+    return int(path.name) if str(path).startswith(_OPEN) else None
 
 
 class Limits(Struct, frozen=True, kw_only=True):
@@ -129,6 +140,7 @@ class Sandbox:
             if self.isolated:
                 descriptors = tuple(opened.enter_context(_readable(self._filter)))
                 command = self._isolated(argv, read_only, writable, limits, descriptors)
+                descriptors += tuple(fd for path in read_only if (fd := _descriptor(path)) is not None)
             else:
                 names = opened.enter_context(_open_files(read_only, writable))
                 command, descriptors = self._limited(argv, names, limits), tuple(names.values())
@@ -155,7 +167,9 @@ class Sandbox:
         mounts = ["--ro-bind", "/usr", "/usr", *_host_links(), "--dev", "/dev", "--dir", "/in"]
         mounts += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
         for number, path in enumerate(read_only):
-            mounts += ["--ro-bind", str(path.absolute()), inside(number)]
+            descriptor = _descriptor(path)
+            bind = ["--ro-bind", str(path.absolute())] if descriptor is None else ["--ro-bind-fd", str(descriptor)]
+            mounts += [*bind, inside(number)]
         if writable is not None:
             mounts += ["--bind", str(writable.absolute()), OUT_FOLDER if writable.is_dir() else OUT_FILE]
         environment = [word for name, value in ENVIRONMENT.items() for word in ("--setenv", name, value)]

@@ -19,6 +19,7 @@ from calotype.errors import NoSpace, UnpackRefused
 IN_BYTES: Final = 256 * 1024  # of the packed file, at once
 OUT_BYTES: Final = 4 * 1024 * 1024  # of what comes out, at once
 XZ_MEMORY_BYTES: Final = 256 * 1024 * 1024  # what xz's largest preset needs is 65 MiB
+ZSTD_HEAD: Final = 18  # the most that the head of a frame takes, with its mark
 ZSTD_WINDOW: Final = "--memory=256MB"
 ZSTD_MEMORY_BYTES: Final = 1024**3  # of address space
 UNPACKED: Final = "unpacked"  # the file that the tool writes
@@ -146,6 +147,21 @@ def _next_stream(file: BinaryIO, data: bytes) -> bytes:
 
 def too_much(most_bytes: int) -> UnpackRefused:
     return UnpackRefused(f"more than {most_bytes} bytes would be unpacked; unpack it before sending it")
+
+
+def zstd_says(path: Path) -> int | None:
+    """How many bytes the first frame of a zstd file says that it holds, which may be a lie; None: it does not say.
+    Source: RFC 8878, section 3.1.1.1."""
+    with path.open("rb") as file:
+        head = file.read(ZSTD_HEAD)
+    if len(head) < ZSTD_HEAD:
+        return None
+    descriptor = head[4]
+    has_window = not descriptor & 0x20
+    length = (0 if has_window else 1, 2, 4, 8)[descriptor >> 6]
+    start = 5 + has_window + (0, 1, 2, 4)[descriptor & 3]
+    says = int.from_bytes(head[start : start + length], "little") + (256 if length == 2 else 0)
+    return says or None
 
 
 async def unpack_zstd(sandbox: Sandbox, source: Path, folder: Path, *, most_bytes: int) -> Path:

@@ -109,6 +109,9 @@ class KeyAndValue(TypedDict):
     value: NotRequired[str]
 
 
+SourceDigest = Annotated[str, Meta(pattern=r"^(sha256:[0-9a-fA-F]{64}|sha512:[0-9a-fA-F]{128})$")]  # of the file
+
+
 class DataDisk(TypedDict, total=False):
     name: str
     description: str
@@ -116,6 +119,7 @@ class DataDisk(TypedDict, total=False):
     image_url: str  # bucket:key, with min_disk
     min_disk: Annotated[int, Meta(ge=1, le=2048)]
     is_quick_import: bool
+    source_digest: SourceDigest
     tags: list[str]
     image_tags: list[KeyAndValue]
 
@@ -125,6 +129,7 @@ class NewDataImage(TypedDict):
     image_url: str  # bucket:key
     min_disk: Annotated[int, Meta(ge=1, le=2048)]
     os_type: NotRequired[Literal["Linux", "Windows", "Other"]]
+    source_digest: NotRequired[SourceDigest]
     description: NotRequired[str]
     tags: NotRequired[list[str]]
     image_tags: NotRequired[list[KeyAndValue]]
@@ -170,6 +175,7 @@ class NewImsImage(TypedDict, total=False):
     data_images: list[DataDisk]
     is_config: bool
     is_quick_import: bool
+    source_digest: SourceDigest
     os_type: Literal["Linux", "Windows", "Other"]
     os_version: str
     type: Literal["ECS", "FusionCompute", "BMS", "Ironic", "IsoImage"]
@@ -185,6 +191,7 @@ class NewImsImage(TypedDict, total=False):
 
 class ImsFile(TypedDict):
     image_url: str  # bucket:key
+    source_digest: NotRequired[SourceDigest]
 
 
 class ImsExport(TypedDict):

@@ -38,13 +38,15 @@ async def submit_import(
     iso: bool,
     quick: bool = False,
     config: bool = False,
+    source_digest: str | None = None,
     images: Images,
     buckets: Buckets,
     jobs: Jobs,
     settings: Settings,
 ) -> JobId:
     """Accept an import, or raise the first reason against it. The image is there, `queued`, once this returns."""
-    source = await _source(caller, File(address=address, spec=spec, quick=quick), buckets, settings)
+    file = File(address=address, spec=spec, quick=quick, source_digest=source_digest)
+    source = await _source(caller, file, buckets, settings)
     source = replace(source, iso=iso)
 
     def work(c: Connection) -> JobId:
@@ -67,6 +69,7 @@ class File(Struct, frozen=True, kw_only=True):
     address: ObjectAddress
     spec: ImageCreate
     quick: bool = False
+    source_digest: str | None = None  # that it is expected to have; see `source_digest.py`
 
 
 async def submit_data_import(
@@ -135,6 +138,7 @@ async def submit_register(
     image_id: ImageId,
     address: ObjectAddress,
     *,
+    source_digest: str | None = None,
     images: Images,
     buckets: Buckets,
     jobs: Jobs,
@@ -152,12 +156,13 @@ async def submit_register(
             c,
             caller,
             JobType.REGISTER,
-            request={
-                "bucket": address.bucket,
-                "key": address.key,
-                "etag": found.etag,
-                "iso": image.disk_format == "iso",
-            },
+            request=Source(
+                bucket=address.bucket,
+                key=address.key,
+                etag=found.etag,
+                iso=image.disk_format == "iso",
+                source_digest=source_digest,
+            ).to_request(),
             entities={"image_id": image.id, "image_name": image.name or ""},
             image_id=image.id,
         )
@@ -170,7 +175,13 @@ async def _source(caller: Caller, file: File, buckets: Buckets, settings: Settin
     found = await _object(caller, file.address, buckets, most)
     if file.quick and opaque_name(file.address.key) is None:
         await _check_bitmap(caller, file.address, buckets)
-    return Source(bucket=file.address.bucket, key=file.address.key, etag=found.etag, quick=file.quick)
+    return Source(
+        bucket=file.address.bucket,
+        key=file.address.key,
+        etag=found.etag,
+        quick=file.quick,
+        source_digest=file.source_digest,
+    )
 
 
 async def _object(caller: Caller, address: ObjectAddress, buckets: Buckets, most: int) -> ObjectInfo:

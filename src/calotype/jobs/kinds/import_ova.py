@@ -22,12 +22,14 @@ from calotype.blobs.local import BlobReader
 from calotype.blobs.threads import to_the_end
 from calotype.blobs.writer import FileWriter
 from calotype.buckets.model import ObjectAddress
+from calotype.buckets.s3.reading import S3Object
 from calotype.buckets.service import Buckets
 from calotype.db.engine import now_ms
 from calotype.disks import ova, part
 from calotype.disks.gate import inspect_at
 from calotype.disks.model import DiskFormat, Window
 from calotype.disks.ova import Ova, OvaDisk
+from calotype.disks.sandbox import open_input
 from calotype.disks.unpack import Packing, most_unpacked, unpacked
 from calotype.errors import (
     EmptyDisk,
@@ -47,6 +49,7 @@ from calotype.jobs.families import SubJob
 from calotype.jobs.kinds.ingest import Source, digests_to_json, image_of
 from calotype.jobs.kinds.ingest_file import IngestFile
 from calotype.jobs.kinds.parts import Parts
+from calotype.jobs.kinds.source_digest import checked
 from calotype.jobs.model import Job, JobId, JobType
 from calotype.jobs.run import Result, Run, Superseded
 from calotype.jobs.service import Jobs
@@ -82,6 +85,7 @@ async def submit(
     *,
     os_given: bool,
     config: bool = False,
+    source_digest: str | None = None,
     images: Images,
     buckets: Buckets,
     jobs: Jobs,
@@ -92,7 +96,7 @@ async def submit(
     store = await buckets.resolve(str(caller.project_id), address.bucket)
     found = await asyncio.to_thread(store.stat, address.key)
     _check_size(found.size, settings, f"{address.bucket}:{address.key}")
-    source = Source(bucket=address.bucket, key=address.key, etag=found.etag)
+    source = Source(bucket=address.bucket, key=address.key, etag=found.etag, source_digest=source_digest)
 
     def work(c: Connection) -> JobId:
         image = images.create_in(c, project_id=str(caller.project_id), spec=spec, now=now_ms())
@@ -129,7 +133,9 @@ class ImportOva:
                 if found.etag != source.etag:
                     raise ObjectChanged(f"object {source.bucket}:{source.key} was changed meanwhile")
                 _check_size(found.size, self.settings, "the OVA")
-                machine = await to_the_end(partial(self._read, reader, image.min_disk))
+                whole = reader.again() if isinstance(reader, S3Object) else open_input(reader.fileno())
+                async with checked(whole, source.source_digest):
+                    machine = await to_the_end(partial(self._read, reader, image.min_disk))
             run.committing = True
             await self.images.db.write(lambda c: self._hand_over_in(c, run, source, machine))
         run.handed_over = True
@@ -186,7 +192,7 @@ class ImportOva:
 def _child(kind: JobType, image: Image, source: Source, disk: OvaDisk, **more: Any) -> SubJob:
     return SubJob(
         kind=kind,
-        request=source.to_request(member=to_builtins(disk), **more),
+        request=replace(source, source_digest=None).to_request(member=to_builtins(disk), **more),
         entities={"image_name": image.name or "", "image_id": image.id},
         image_id=image.id,
     )
@@ -223,10 +229,10 @@ def _check_size(size: int, settings: Settings, what: str) -> None:
 class ImportDisk(IngestFile):
     """The import of a file, or of a disk in an OVA: then the request has a `member`."""
 
-    async def _fetch(self, run: Run) -> Result:
+    async def _fetch(self, run: Run, *, may_hold: bool = True) -> Result:
         member = _member(run.job)
         if member is None:
-            return await super()._fetch(run)
+            return await super()._fetch(run, may_hold=may_hold)
         source, image_id = convert(run.job.request, Source), image_of(run.job)
         size = member.window.length
         store = await self.buckets.resolve(run.job.project_id, source.bucket)
@@ -235,6 +241,8 @@ class ImportDisk(IngestFile):
         )
         run.scratch.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread((run.scratch / UNPACKED).unlink, missing_ok=True)
+        if not store.owned:
+            await run.reserve(scratch=size)
         await to_the_end(
             partial(
                 store.snapshot,
@@ -269,7 +277,7 @@ class ImportDisk(IngestFile):
         source, made = run.scratch / "source", run.scratch / f"{UNPACKED}.part"
         most_bytes = most_unpacked(
             member.window.length,
-            ratio=self.settings.imagev2.decompress_ratio,
+            ratio=self.settings.imports.decompress_ratio,
             most_bytes=self.settings.image.file_bytes,
         )
         try:
@@ -325,7 +333,7 @@ class ImportDisk(IngestFile):
 
     def _source(self, run: Run) -> Path:
         member = _member(run.job)
-        return run.scratch / (UNPACKED if member is not None and member.packed else "source")
+        return run.scratch / UNPACKED if member is not None and member.packed else super()._source(run)
 
     async def _window(self, run: Run) -> Window | None:
         member = _member(run.job)

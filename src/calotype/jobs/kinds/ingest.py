@@ -1,10 +1,11 @@
 """From an object in a bucket to the bytes of an image: what importing and registering have in common, and of the steps
 what every import does (`interoperable.py`).
 
-fetch    the object's bytes become ours: a hard link or a copy in the job's scratch folder, which nobody else can change
+fetch    the source is where it can be read: `ingest_file.py` for what lies in buckets
 inspect  the gate: what it is, whole, safe, and within bounds; its tables consistent
-convert  to the format that is stored, into the blob store's staging folder; a self-contained qcow2 stays as it is
-verify   what was written reads back, and a guest sees in it what it sees in the source
+convert  to the format that is stored, into the blob store's staging folder; a self-contained qcow2 stays as it is, and
+         the file itself if it can
+verify   what was written, if anything was, reads back, and a guest sees in it what it sees in the source
 publish  the bytes get their name; then, in one transaction, the image is active and the job a success
 
 The blob's id is the job's, so that publishing twice ends in the same place.
@@ -24,18 +25,19 @@ from calotype.blobs.digest import digest_file
 from calotype.blobs.model import Blob, BlobId, Digests
 from calotype.blobs.threads import to_the_end
 from calotype.db.engine import now_ms
-from calotype.disks.convert import TargetKind
 from calotype.disks.gate import NEVER_KEPT, OPAQUE, inspect
 from calotype.disks.guest.detect import detect
 from calotype.disks.measure import most_bytes
 from calotype.disks.model import DiskFormat, Inspection, Opaque, OpaqueKind, Window
-from calotype.errors import FormatMismatch, ImageNotFound, ImageTooLarge, QuickFormat, VerificationFailed
+from calotype.disks.targets import TargetKind
+from calotype.errors import FormatMismatch, ImageNotFound, QuickFormat, VerificationFailed
 from calotype.images import attributes
 from calotype.images.model import Image, ImageId
 from calotype.images.os_detected import attributes_of
 from calotype.jobs.kinds.parts import Parts
 from calotype.jobs.model import WHOLE, Job, JobType
 from calotype.jobs.run import Result, Run, Superseded, upload_id
+from calotype.jobs.scratch import STAT_BLOCK
 
 # Job types whose image a server is started from, so that the system on it matters.
 STARTED_FROM: Final = frozenset({JobType.IMPORT, JobType.FROM_SERVER, JobType.FROM_VOLUME, *WHOLE})
@@ -49,9 +51,11 @@ class Source(Struct, frozen=True, kw_only=True):
     etag: str  # of the object when the job was accepted
     iso: bool = False  # whether an ISO is what was asked for
     quick: bool = False  # taken over as it is, however large
+    source_digest: str | None = None  # that the object must have; see `source_digest.py`
 
     def to_request(self, **more: Any) -> dict[str, Any]:
-        return {**to_builtins(self), **more}
+        request: dict[str, Any] = {**to_builtins(self), **more}
+        return {name: value for name, value in request.items() if name != "source_digest" or value is not None}
 
 
 class Ingest:
@@ -80,46 +84,24 @@ class Ingest:
                 return await self._publish(run)
 
     async def _fetch(self, run: Run) -> Result:
-        source = _source(run.job)
-        store = await self.buckets.resolve(run.job.project_id, source.bucket)
-        found = await asyncio.to_thread(store.stat, source.key)
-        most = self.settings.image.quick_bytes if source.quick else self.settings.image.file_bytes
-        if found.size > most:
-            raise ImageTooLarge(f"the file has {found.size} bytes; at most {most} are allowed")
-        image_id = image_of(run.job)
-        await self.images.db.write(
-            lambda c: self.images.begin_bytes_in(c, image_id, run.upload_id, reserve=found.size, now=now_ms())
-        )
-        run.scratch.mkdir(parents=True, exist_ok=True)
-        await to_the_end(
-            partial(
-                store.snapshot,
-                source.key,
-                run.scratch / "source",
-                source.etag,
-                progress=lambda done: run.advance_bytes(done, found.size),
-                cancelled=run.stop.is_set,
-            )
-        )
-        run.advance_bytes(found.size, found.size)
-        return {"size": found.size}
+        """Bring the source to where `_source` says."""
+        raise NotImplementedError
 
     async def _inspect(self, run: Run) -> Result:
-        source, window = self._source(run), await self._window(run)
+        source, window = await self._at_hand(run), await self._window(run)
         found = await asyncio.to_thread(self._inspected, source, self._declared(run), window)
         await self.converter.check(source, found.format, window=window)
         self._check_wanted(run.job, found.format)
         image = await self.images.db.read(lambda c: self._image_in(c, run.job))
         attributes.min_disk_holds(image.min_disk, found.virtual_size)
         detected = await self._detected(run, image, found, window)
-        stored = found.format if run.job.request.get("quick") else self._stored_format(found.format)
+        stored = self._format_to_store(run.job, found)
         run.advance(1.0)
         return {
             "format": found.format.value,
             "virtual_size": found.virtual_size,
             "stored_format": stored.value,
-            # Snapshots inside a qcow2 hold guest data that nobody sees: only what is in force is taken over.
-            "as_it_is": stored is found.format and not found.snapshots,
+            "as_it_is": self._is_kept(run.job, found),
             "detected": detected,
         }
 
@@ -149,12 +131,18 @@ class Ingest:
         return made
 
     async def _kept(self, run: Run, source: Path) -> Result:
-        """Take over the source as it is."""
+        """Take over the source as it is: the file itself, or its blocks. Where neither can be it is copied."""
         target = self.blobs.staging_path(run.token)
         made = {"token": run.token, "format": run.results["inspect"]["stored_format"]}
-        made |= digests_to_json(await self._digested(run, source, copy_to=target))
+        adopted = await to_the_end(partial(self.blobs.adopt, source, run.token))
+        if adopted:
+            made |= digests_to_json(await self._digested(run, target, copy_to=None))
+        else:
+            found = await asyncio.to_thread(source.stat)
+            await run.reserve(staging=min(found.st_size, found.st_blocks * STAT_BLOCK))
+            made |= digests_to_json(await self._digested(run, source, copy_to=target))
         await self._reserve(run, target)
-        return made
+        return {**made, "adopted": adopted}
 
     def _discard_attempts(self, run: Run) -> None:
         """What earlier attempts at this step have written: nobody will need it."""
@@ -172,6 +160,8 @@ class Ingest:
             # Made by a worker on another machine, whose staging folder this is not: make it again here.
             run.results["convert"] = converted = await self._convert(run)
         staged = self._bytes_of(run)
+        if converted.get("adopted"):
+            return converted  # nothing was written, and so nothing is to be read back
         if run.results["inspect"]["as_it_is"]:
             written = await self._digested(run, staged, copy_to=None)
             if "md5" in converted and written != digests_of_json(converted):
@@ -255,10 +245,10 @@ class Ingest:
         return None
 
     async def _at_hand(self, run: Run) -> Path:
-        source = self._source(run)
-        if not await asyncio.to_thread(source.exists):
-            await self._fetch(run)  # fetched by a worker on another machine, whose scratch folder this is not
-        return source
+        if not await asyncio.to_thread(self._source(run).exists):
+            # Fetched by a worker on another machine, whose scratch folder this is not.
+            run.results["fetch"] = await self._fetch(run)
+        return self._source(run)
 
     def _declared(self, _run: Run) -> str | None:
         """The format that the content must have; None: whatever it is."""
@@ -285,7 +275,7 @@ class Ingest:
         return {} if guest is None else attributes_of(guest, image.properties)
 
     def _check_wanted(self, job: Job, found: DiskFormat) -> None:
-        source = _source(job)
+        source = source_of(job)
         # What is called ZVHD2 has no bitmap beside it, as a raw file has; what was inside is a VHD.
         quick_format = DiskFormat.RAW if opaque_name(source.key) is None else DiskFormat.VHD
         if source.quick and found is not quick_format:
@@ -293,6 +283,14 @@ class Ingest:
         if (found is DiskFormat.ISO) != source.iso:
             wanted = f"type IsoImage wants an ISO, not {found}" if source.iso else "an ISO image wants type IsoImage"
             raise FormatMismatch(wanted)
+
+    def _format_to_store(self, job: Job, found: Inspection) -> DiskFormat:
+        return found.format if job.request.get("quick") else self._stored_format(found.format)
+
+    def _is_kept(self, job: Job, found: Inspection) -> bool:
+        """Whether the file is taken over as it is. Snapshots inside a qcow2 hold guest data that nobody sees: then only
+        what is in force is."""
+        return self._format_to_store(job, found) is found.format and not found.snapshots
 
     def _stored_format(self, source: DiskFormat) -> DiskFormat:
         wanted = self.settings.imports.format
@@ -365,7 +363,7 @@ def opaque_result(found: Opaque) -> Result:
     return {"format": kind, "virtual_size": None, "stored_format": kind, "as_it_is": True, "shown_format": kind}
 
 
-def _source(job: Job) -> Source:
+def source_of(job: Job) -> Source:
     return convert(job.request, Source)
 
 

@@ -11,7 +11,6 @@ What is kept as it is gets its last name by a rename: no second copy is made. Th
 """
 
 import asyncio
-import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,26 +20,24 @@ import structlog
 from sqlalchemy import Connection
 
 from calotype.blobs.digest import digest_file
-from calotype.blobs.faults import storage_fault
 from calotype.blobs.model import Blob, BlobId, Digests
 from calotype.blobs.threads import to_the_end
-from calotype.blobs.writer import FileWriter
 from calotype.db.engine import now_ms
 from calotype.disks import zvhd
 from calotype.disks.gate import OPAQUE
 from calotype.disks.model import DiskFormat, Opaque
-from calotype.disks.unpack import Packing, most_unpacked, packing_of, unpack_zstd, unpacked
+from calotype.disks.unpack import Packing, most_unpacked, packing_of
 from calotype.errors import (
     BlobNotFound,
     CalotypeError,
     ImageNotFound,
     JobCancelled,
     StagedBytesGone,
-    UnpackRefused,
     VerificationFailed,
 )
 from calotype.images import attributes, marks
 from calotype.images.upload import inspected, shown_format
+from calotype.jobs.kinds import unpacking
 from calotype.jobs.kinds.ingest import Ingest, digests_of_json, digests_to_json, image_of, opaque_result
 from calotype.jobs.kinds.parts import Parts
 from calotype.jobs.kinds.remote_image import HASHES, RemoteImage
@@ -148,7 +145,7 @@ class Interoperable(Ingest):
     async def _decompress(self, run: Run) -> Result:
         file, size = run.results["fetch"]["file"], run.results["fetch"]["size"]
         path = self.blobs.staging_path(file)
-        packing = await asyncio.to_thread(packing_of, path) if self.settings.imagev2.decompress else None
+        packing = await asyncio.to_thread(packing_of, path) if self.settings.imports.decompress else None
         if packing is Packing.ZSTD and await self._is_opaque(run, path):
             packing = None
         if packing is None or await self._container(run) in PACKED_CONTAINERS:
@@ -156,46 +153,20 @@ class Interoperable(Ingest):
         token = f"{run.token}{UNPACKED}"
         target = self.blobs.staging_path(token)
         await asyncio.to_thread(self.blobs.discard, token)
-        ratio, most = self.settings.imagev2.decompress_ratio, self.settings.image.file_bytes
+        ratio, most = self.settings.imports.decompress_ratio, self.settings.image.file_bytes
         most_bytes = most_unpacked(size, ratio=ratio, most_bytes=most)
-        if packing is Packing.ZSTD:
-            await self._unpack_zstd(run, path, target, most_bytes)
-        else:
-            await to_the_end(partial(self._unpack, run, path, packing, target, most_bytes))
-        if await asyncio.to_thread(packing_of, target) is not None:
-            raise UnpackRefused("the image is packed twice; unpack it before sending it")
+        image_id = image_of(run.job)
+
+        async def grew(total: int, more: int) -> None:
+            if packing is Packing.ZSTD:
+                await run.reserve(scratch=more)  # where the tool works; what it has made is moved
+            else:
+                await run.reserve(staging=more)
+            await self.images.db.write(lambda c: self.images.reserve_in(c, image_id, run.upload_id, total, now_ms()))
+
+        await unpacking.unpack(run, self.sandbox, path, packing, target, most_bytes=most_bytes, grew=grew)
         await self._reserve(run, target)
         return {"file": token, "unpacked": True}
-
-    def _unpack(self, run: Run, source: Path, packing: Packing, target: Path, most_bytes: int) -> None:
-        size = source.stat().st_size
-        try:
-            with source.open("rb") as packed, target.open("xb") as file:
-                writer = FileWriter(file.fileno(), sparse=True)
-                told = partial(run.advance_bytes, total=size)
-                for piece in unpacked(packed, packing, most_bytes=most_bytes, progress=told):
-                    if run.stop.is_set():
-                        raise JobCancelled("cancelled while the image was unpacked")
-                    writer.write([piece])
-                writer.finish()
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise storage_fault(error) from error
-
-    async def _unpack_zstd(self, run: Run, source: Path, target: Path, most_bytes: int) -> None:
-        folder = run.scratch / f"zstd-{run.job.attempt}"
-
-        def moved(made: Path) -> None:
-            try:
-                made.rename(target)
-            except OSError:  # on another file system than the blobs
-                digest_file(made, hash_algorithm="sha256", copy_to=target, sparse=True, cancelled=run.stop)
-                made.unlink()
-
-        await asyncio.to_thread(_emptied, folder)
-        await to_the_end(partial(moved, await unpack_zstd(self.sandbox, source, folder, most_bytes=most_bytes)))
-        run.advance(1.0)
 
     # --- inspect, convert, verify -------------------------------------------------------------------------------------
 
@@ -337,9 +308,3 @@ class Interoperable(Ingest):
     async def _container(self, run: Run) -> str:
         image = await self.images.db.read(lambda c: self._image_in(c, run.job))
         return run.results["fetch"].get("container_format") or image.container_format or "bare"
-
-
-def _emptied(folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in os.scandir(folder):
-        Path(file.path).unlink()

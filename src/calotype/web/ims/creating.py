@@ -98,7 +98,7 @@ async def _import(
     if min_disk is None:
         raise InvalidSize(f"min_disk: wants the size of the system disk in GB, 1 to {MOST_SYSTEM_GB}")
     fields.no_encryption(given, environment)
-    address = fields.address(given, "image_url")
+    address, digest = fields.address(given, "image_url"), fields.source_digest(given)
     if iso:
         fields.iso_name(address)
     spec = replace(
@@ -124,6 +124,7 @@ async def _import(
             spec,
             os_given=os_version is not None or "__os_type" in os_properties,
             config=config,
+            source_digest=digest,
             images=app.images,
             buckets=app.buckets,
             jobs=app.jobs,
@@ -137,6 +138,7 @@ async def _import(
             iso=iso,
             quick=quick,
             config=config,
+            source_digest=digest,
             images=app.images,
             buckets=app.buckets,
             jobs=app.jobs,
@@ -148,7 +150,7 @@ async def _import(
     ]
     return await import_file.submit_imports(
         who,
-        File(address=address, spec=spec, quick=quick),
+        File(address=address, spec=spec, quick=quick, source_digest=digest),
         data,
         iso=iso,
         config=config,
@@ -207,7 +209,8 @@ def _data_file(request: Request, beside: fields.Body, given: fields.Body, number
             **spec.properties,
         },
     )
-    return File(address=address, spec=spec, quick=fields.flag(given, "is_quick_import"))
+    quick = fields.flag(given, "is_quick_import")
+    return File(address=address, spec=spec, quick=quick, source_digest=fields.source_digest(given))
 
 
 # --- from servers and disks -------------------------------------------------------------------------------------------

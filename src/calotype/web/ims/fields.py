@@ -32,6 +32,7 @@ from calotype.images.attributes import IMAGE_ID as UUID
 from calotype.images.ims_patch import NAME
 from calotype.images.os_versions import find
 from calotype.images.tagging import Tag, read
+from calotype.jobs.kinds.source_digest import source_digest as read_digest
 
 Body = Mapping[str, Any]
 
@@ -70,6 +71,12 @@ def flag(body: Body, field: str) -> bool:
     if not isinstance(value, bool):
         raise MalformedBody(f"{field}: wants true or false")
     return value
+
+
+def source_digest(body: Body) -> str | None:
+    """The digest that the file is expected to have; of Calotype, not of the contract. Raises `MalformedBody`."""
+    value = text(body, "source_digest")
+    return None if value is None else read_digest(value)
 
 
 def name(body: Body) -> str:

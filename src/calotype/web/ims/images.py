@@ -23,6 +23,7 @@ async def register_image(request: Request) -> Response:
         caller(request),
         image_id,
         fields.address(given, "image_url"),
+        source_digest=fields.source_digest(given),
         images=app.images,
         buckets=app.buckets,
         jobs=app.jobs,

@@ -6,11 +6,12 @@ digest is held against that of what was made here.
 
 import asyncio
 import hashlib
+import json
 import random
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -207,6 +208,79 @@ async def test_a_disk_at_an_edge_is_the_same_in_every_format(name: str, converte
 
     if name in ("all zeros, written", "one hole"):
         assert not {kind: taken(path) for kind, path in results.items() if taken(path) > MOST_BESIDE[kind]}
+
+
+async def test_bytes_that_fill_no_sector_are_followed_by_zeros(converter: Converter, tmp_path: Path) -> None:
+    source = tmp_path / "raw"
+    source.write_bytes(noise(70_001))
+    size = 137 * SECTOR
+    padded = hashlib.sha256(noise(70_001).ljust(size, b"\0")).hexdigest()
+
+    await as_every_kind(converter, source, DiskFormat.RAW, size=size, expected=padded)
+
+
+# --- what is lost -----------------------------------------------------------------------------------------------------
+
+
+def stored(raw: Path, target: Path, driver: str, options: str) -> None:
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", driver, "-o", options, raw, target], check=True)
+
+
+def add_bitmap(path: Path) -> None:
+    subprocess.run(["qemu-img", "bitmap", "--add", "-f", "qcow2", path, "changed"], check=True)
+
+
+def specific(path: Path, format_: DiskFormat) -> dict[str, Any]:
+    """What qemu-img tells of a file beyond the disk in it."""
+    command = ["qemu-img", "info", "--output=json", "-f", DRIVERS[format_], path]
+    told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    return dict(told.get("format-specific", {}).get("data", {}))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TargetKind if TARGETS[kind].format is DiskFormat.QCOW2])
+async def test_dirty_bitmaps_and_how_clusters_are_kept_are_not_carried_over(
+    kind: TargetKind, converter: Converter, tmp_path: Path
+) -> None:
+    raw, source, target = written(tmp_path / "raw", MIB, (0, noise(5000))), tmp_path / "source", tmp_path / "target"
+    stored(raw, source, "qcow2", "extended_l2=on,lazy_refcounts=on,refcount_bits=64,cluster_size=128k")
+    add_bitmap(source)
+    assert specific(source, DiskFormat.QCOW2)["bitmaps"]
+    assert looked_at(source, DiskFormat.QCOW2) == (MIB, 0)
+
+    await converter.convert(source, DiskFormat.QCOW2, target, kind, virtual_size=MIB, progress=quiet)
+
+    found = specific(target, DiskFormat.QCOW2)
+    assert "bitmaps" not in found
+    assert (found["extended-l2"], found["lazy-refcounts"], found["refcount-bits"]) == (False, False, 16)
+
+
+@pytest.mark.parametrize(("kind", "adapter"), [(TargetKind.VMDK_STREAM, b"lsilogic"), (TargetKind.VMDK_SPARSE, b"ide")])
+async def test_the_adapter_of_a_vmdk_is_the_writers_not_the_sources(
+    kind: TargetKind, adapter: bytes, converter: Converter, tmp_path: Path
+) -> None:
+    raw, source, target = written(tmp_path / "raw", MIB, (0, noise(5000))), tmp_path / "source", tmp_path / "target"
+    stored(raw, source, "vmdk", "subformat=monolithicSparse,adapter_type=buslogic")
+    assert b'ddb.adapterType = "buslogic"' in source.read_bytes()
+
+    await converter.convert(source, DiskFormat.VMDK, target, kind, virtual_size=MIB, progress=quiet)
+
+    assert b'ddb.adapterType = "' + adapter + b'"' in target.read_bytes()
+
+
+async def test_a_vhd_says_its_size_itself_to_whoever_goes_by_it(converter: Converter, tmp_path: Path) -> None:
+    """The geometry of the footer says the most that it can, by which readers know that it is not to be gone by."""
+    source = written(tmp_path / "raw", 3 * MIB + SECTOR, (0, noise(5000)))
+
+    for kind in (TargetKind.VHD, TargetKind.VHD_FIXED):
+        target = tmp_path / kind
+        await converter.convert(source, DiskFormat.RAW, target, kind, virtual_size=3 * MIB + SECTOR, progress=quiet)
+
+        footer = target.read_bytes()[-SECTOR:]
+        assert int.from_bytes(footer[48:56]) == 3 * MIB + SECTOR
+        assert footer[56:60] == b"\xff\xff\x10\xff"  # cylinders, heads, sectors a track
+
+
+# --- holes of which nobody tells --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if name.startswith("vhdx")])

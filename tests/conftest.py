@@ -3,11 +3,14 @@
 import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from tests.service import Client, Service
+
+if TYPE_CHECKING:
+    from tests.ceph import Ceph
 
 # So that one test's images and buckets are not in the way of another's.
 ROOMY: Final = {"CALOTYPE_IMAGE_COUNT_PER_PROJECT": "1000", "CALOTYPE_IMAGE_BUCKETS_PER_PROJECT": "1000"}
@@ -49,6 +52,15 @@ def demo(service: Service) -> Iterator[Client]:
 def admin(service: Service) -> Iterator[Client]:
     with service.admin() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Ceph"]:
+    """A real S3 server, for tests of services."""
+    from tests.ceph import running  # here: the library of its client takes a second to load
+
+    with running(tmp_path_factory.mktemp("ceph")) as started:
+        yield started
 
 
 def alpine_image() -> Path:

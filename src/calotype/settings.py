@@ -12,6 +12,7 @@ import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -24,6 +25,7 @@ ENDPOINT_NAME: Final = r"[a-z0-9][a-z0-9._-]{0,62}"
 INTERFACES: Final = ("public", "internal", "admin")  # of endpoints in the catalog
 OWN_SERVICES: Final = ("identity", "image", "ims")  # what is offered at `url`
 BUCKET_NAME: Final = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+ONLY_S3: Final = ("access_key", "secret_key", "credentials_file", "virtual_host", "ca_file")  # of a bucket's settings
 # Read by other parts than Settings: which file to read, and secrets that only the first start needs.
 OTHER_VARIABLES: Final = frozenset({"CALOTYPE_CONFIG", "CALOTYPE_ADMIN_PASSWORD", "CALOTYPE_DEMO_PASSWORD"})
 
@@ -33,6 +35,7 @@ Bytes = Annotated[int, Meta(ge=1)]
 BytesOrNone = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(gt=0)]
 Port = Annotated[int, Meta(ge=1, le=65535)]
+S3Url = Annotated[str, Meta(pattern=r"^(https?://[^\s/?#@]+/[^\s/?#]+(/[^\s?#]*)?)?$")]
 
 
 class WrongSetting(Exception):
@@ -194,11 +197,25 @@ class RegionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class BucketMapping(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A folder of the host that one project, or every project, sees as a bucket."""
+    """A folder of the host, or a place on an S3 server, that one project, or every project, sees as a bucket."""
 
-    folder: str  # absolute path of the folder
+    folder: str = ""  # absolute path of the folder
+    s3: S3Url = (
+        ""  # instead: URL of a bucket on an S3 server, and of a folder in it: https://s3.example.test/images/disks
+    )
+    region: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "us-east-1"  # that the S3 server wants to be told
+    access_key: str = ""  # for the S3 server
+    secret_key: str = ""  # of the access key
+    credentials_file: str = ""  # instead of both: absolute path of a file as of the AWS tools, section [default]
+    virtual_host: bool = False  # the S3 bucket is a part of the host's name, not of the path
+    ca_file: str = ""  # certificates of your own authorities in PEM, besides those of the system
+    timeout_s: Seconds = 30.0  # how long the S3 server may be silent
+    patience_s: Seconds = 300.0  # how long a job tries again, from where it was, when the S3 server is away
     project: str = ""  # name or id of the project; empty: every project
     read_only: bool = True  # whether objects cannot be written or deleted through the service
+
+    def __repr__(self) -> str:
+        return f"BucketMapping(folder={self.folder!r}, s3={self.s3!r}, project={self.project!r})"
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -217,7 +234,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     security: SecuritySettings = SecuritySettings()
     ims: ImsSettings = ImsSettings()
     servers: ServerSettings = ServerSettings()
-    buckets: dict[str, BucketMapping] = {}  # name -> mapped folder; in the file only
+    buckets: dict[str, BucketMapping] = {}  # name -> mapped folder or place on an S3 server; in the file only
     stores: dict[str, Store] = {}  # id -> store of image bytes, besides `local`; in the file only
     endpoints: dict[str, EndpointSettings] = {}  # name -> what else the catalog holds; in the file only
     regions: dict[str, RegionSettings] = {}  # name -> where images may be copied to; in the file only
@@ -262,6 +279,7 @@ RENAMED: Final[Mapping[str, str]] = {
 FILE_ONLY: Final = frozenset({"imagev2.inject"})
 SECRETS: Final = frozenset({"database"})  # settings whose value may hold a password
 REGION_SECRETS: Final = ("password", "secret_key")
+BUCKET_SECRETS: Final = ("secret_key",)
 
 
 def load(environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
@@ -310,6 +328,8 @@ def shown(settings: Settings) -> dict[str, Any]:
             values[name] = "********"
     for region in values["regions"].values():
         region.update({name: "********" for name in REGION_SECRETS if region[name]})
+    for mapping in values["buckets"].values():
+        mapping.update({name: "********" for name in BUCKET_SECRETS if mapping[name]})
     return values
 
 
@@ -331,11 +351,36 @@ def variables() -> dict[str, str]:
 def _check_mapping(name: str, mapping: BucketMapping, data_dir: Path) -> None:
     if not re.fullmatch(BUCKET_NAME, name):
         raise WrongSetting(f"buckets.{name}: wants a name of 3 to 63 of a-z, 0-9, '-' and '.'")
+    if mapping.s3:
+        _check_s3(name, mapping)
+        return
     if not mapping.folder.startswith("/"):
         raise WrongSetting(f"buckets.{name}.folder: wants an absolute path")
+    if any(getattr(mapping, field) for field in ONLY_S3):
+        raise WrongSetting(f"buckets.{name}: {', '.join(ONLY_S3)} are for a bucket with s3 instead of folder")
     folder, data = Path(mapping.folder).resolve(), data_dir.resolve()
     if folder.is_relative_to(data) or data.is_relative_to(folder):
         raise WrongSetting(f"buckets.{name}.folder: wants a folder apart from data_dir, which holds everyone's images")
+
+
+def _check_s3(name: str, mapping: BucketMapping) -> None:
+    if mapping.folder:
+        raise WrongSetting(f"buckets.{name}: wants folder or s3, not both")
+    try:
+        place = urlsplit(mapping.s3)
+        known = bool(place.hostname) and place.port != 0
+    except ValueError:
+        known = False
+    if not known or "//" in place.path:
+        raise WrongSetting(f"buckets.{name}.s3: wants http(s)://host[:port]/bucket[/beginning of keys]")
+    given = (bool(mapping.access_key) + bool(mapping.secret_key), 2 * bool(mapping.credentials_file))
+    if sorted(given) != [0, 2]:
+        raise WrongSetting(f"buckets.{name}: wants access_key and secret_key, or credentials_file")
+    if not all(character.isprintable() and character.isascii() for character in mapping.access_key):
+        raise WrongSetting(f"buckets.{name}.access_key: wants printable ASCII characters")
+    for field in ("credentials_file", "ca_file"):
+        if getattr(mapping, field) and not getattr(mapping, field).startswith("/"):
+            raise WrongSetting(f"buckets.{name}.{field}: wants an absolute path")
 
 
 def _check_store(name: str, store: Store, data_dir: Path) -> None:

@@ -5,8 +5,8 @@ import base64
 import binascii
 import re
 import uuid
-from collections.abc import AsyncIterable
-from contextlib import suppress
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,9 @@ from calotype.buckets import sql
 from calotype.buckets.address import bucket_name
 from calotype.buckets.folder import FolderStore, object_info
 from calotype.buckets.model import Bucket, BucketName, ObjectInfo, ObjectPage
+from calotype.buckets.s3.store import S3Store
+from calotype.buckets.s3.uploads import Notes, end
+from calotype.buckets.s3.wire import Wire
 from calotype.db.engine import Database, now_ms
 from calotype.errors import (
     BucketExists,
@@ -33,6 +36,7 @@ from calotype.errors import (
     Invalid,
     InvalidBucketName,
     TooManyBuckets,
+    Unavailable,
 )
 from calotype.identity.directory import project_named_in
 from calotype.identity.model import Caller, ProjectId
@@ -40,13 +44,15 @@ from calotype.settings import BucketMapping, Settings
 
 log = structlog.get_logger()
 
+S3_UPLOADS: Final = 8  # through the API, of one process at once; each has at most 2 parts of 8 or 16 MiB in memory
+S3_WAIT_S: Final = 120.0  # how long another one waits for its turn
 LEFT_AFTER_MS: Final = 3600 * 1000  # what nobody has written to for so long, nobody writes to any more
 FOLDER_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class Buckets:
     """Buckets of the API are folders of the service's own, with generated names. Those of the settings are mapped
-    folders; where both have a name, the mapped one is meant.
+    folders, or lie on S3 servers; where both have a name, the one of the settings is meant.
 
     A bucket that the caller's project does not have is `BucketNotFound`, like one whose folder is gone.
     """
@@ -55,6 +61,16 @@ class Buckets:
         self.db = db
         self.settings = settings
         self._folder = settings.folder / "buckets"
+        self._wires: dict[str, Wire] = {
+            name: Wire(name, mapping) for name, mapping in settings.buckets.items() if mapping.s3
+        }
+        self._notes = Notes(self._folder / "uploads")
+        self._s3_uploads = asyncio.Semaphore(S3_UPLOADS)
+
+    def close(self) -> None:
+        """End the connections to S3 servers that wait for the next request."""
+        for wire in self._wires.values():
+            wire.close()
 
     # --- buckets ------------------------------------------------------------------------------------------------------
 
@@ -99,7 +115,7 @@ class Buckets:
             mapped = [
                 _mapped(BucketName(name), mapping, project_id)
                 for name, mapping in self.settings.buckets.items()
-                if _sees(c, project_id, mapping) and Path(mapping.folder).is_dir()
+                if _sees(c, project_id, mapping) and (mapping.s3 or Path(mapping.folder).is_dir())
             ]
             seen = {bucket.name: bucket for bucket in (*created, *mapped)}
             return [seen[name] for name in sorted(seen)]
@@ -114,14 +130,14 @@ class Buckets:
         """Raises `BucketNotEmpty`, `BucketMapped`."""
         project_id = _project(caller)
         bucket, folder = await self._find(project_id, name)
-        if bucket.mapped:
+        if bucket.mapped or isinstance(folder, S3Store):
             raise BucketMapped(bucket.name)
         # The folder first: only removing it tells for certain that the bucket is empty, and stays so.
         await to_the_end(folder.remove)
         values = {"project_id": project_id, "name": bucket.name, "folder_id": folder.root.name}
         await self.db.write(lambda c: c.execute(sql.REMOVE, values).rowcount)
 
-    async def resolve(self, project_id: str, name: str, *, writable: bool = False) -> FolderStore:
+    async def resolve(self, project_id: str, name: str, *, writable: bool = False) -> FolderStore | S3Store:
         """Where the bytes of a project's bucket are. Raises `BucketNotFound`, and `BucketReadOnly` if asked."""
         _, folder = await self._find(ProjectId(project_id), name)
         if writable:
@@ -156,6 +172,17 @@ class Buckets:
         """
         folder = await self.resolve(_project(caller), name)
         await asyncio.to_thread(folder.check_put, key, exclusive=not overwrite)
+        if isinstance(folder, S3Store):
+            async with self._s3_turn():
+                return await folder.put(
+                    chunks,
+                    key,
+                    exclusive=not overwrite,
+                    most_bytes=most_bytes,
+                    idle_s=self.settings.image.upload_idle_s,
+                    announced=announced,
+                    expected_md5=expected_md5,
+                )
         incoming = folder.incoming()
         try:
             await to_the_end(incoming.open)
@@ -175,6 +202,18 @@ class Buckets:
             return object_info(key, await to_the_end(lambda: incoming.publish(key, exclusive=not overwrite)))
         finally:
             await to_the_end(incoming.abandon)
+
+    @asynccontextmanager
+    async def _s3_turn(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(S3_WAIT_S):
+                await self._s3_uploads.acquire()
+        except TimeoutError:
+            raise Unavailable("too many uploads to S3 servers are under way; try again later") from None
+        try:
+            yield
+        finally:
+            self._s3_uploads.release()
 
     async def read(self, caller: Caller, name: str, key: str) -> tuple[ObjectInfo, BlobReader]:
         """What is known of an object, and its open bytes, which the caller of this closes. Raises `ObjectNotFound`."""
@@ -196,9 +235,10 @@ class Buckets:
     def sweep(self, now: int) -> None:
         """Remove temporary files that nobody writes to any more, and folders that never became a bucket. Waits for disk
         and database: not for an event loop."""
+        self._sweep_uploads()
         for name, mapping in self.settings.buckets.items():
             folder = Path(mapping.folder)
-            if not mapping.read_only and folder.is_dir():
+            if not mapping.s3 and not mapping.read_only and folder.is_dir():
                 _swept(FolderStore(folder, bucket=name, owned=False))
         if not self._folder.is_dir():
             return
@@ -212,20 +252,36 @@ class Buckets:
                     folder_store.remove()
                     log.info("bucket_folder_swept", folder_id=entry.name)
 
+    def _sweep_uploads(self) -> None:
+        """End what processes that died have begun on S3 servers."""
+        for path, note in self._notes.left(LEFT_AFTER_MS):
+            wire = None if note is None else self._wires.get(note.bucket)
+            if note is not None and wire is not None:
+                try:
+                    end(wire, note.key, note.upload_id)
+                except CalotypeError as error:
+                    log.warning("bucket_upload_left", bucket=note.bucket, reason=error.message)
+                    continue
+                log.info("bucket_upload_swept", bucket=note.bucket)
+            path.unlink(missing_ok=True)
+
     def _known(self, folder_id: str) -> bool:
         with self.db.reading() as c:
             return c.execute(sql.KNOWN, {"folder_id": folder_id}).one_or_none() is not None
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
-    async def _find(self, project_id: ProjectId, name: str) -> tuple[Bucket, FolderStore]:
+    async def _find(self, project_id: ProjectId, name: str) -> tuple[Bucket, FolderStore | S3Store]:
         try:
             wanted = bucket_name(name)
         except InvalidBucketName as error:
             raise BucketNotFound(name) from error
 
-        def find(c: Connection) -> tuple[Bucket, FolderStore] | None:
+        def find(c: Connection) -> tuple[Bucket, FolderStore | S3Store] | None:
             mapping = self._mapped_in(c, project_id, wanted)
+            if mapping is not None and mapping.s3:
+                store = S3Store(self._wires[wanted], bucket=wanted, notes=self._notes, read_only=mapping.read_only)
+                return _mapped(wanted, mapping, project_id), store
             if mapping is not None:
                 root = Path(mapping.folder).absolute()
                 found = FolderStore(root, bucket=wanted, owned=False, read_only=mapping.read_only)

@@ -49,6 +49,19 @@ class BucketReadOnly(Forbidden):
         super().__init__(f"bucket {name} is read-only")
 
 
+class BucketDenied(Forbidden):
+    """The S3 server of a bucket does not let the service do what it has to: for the operator to mend."""
+
+    code = "bucket_denied"
+    img = "IMG.0069"
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(
+            f"the S3 server of bucket {name} refuses the service ({reason}); an operator has to look at the bucket's "
+            "settings, its keys and what they may do"
+        )
+
+
 class InvalidBucketName(Invalid):
     code = "invalid_bucket_name"
     img = "IMG.0109"

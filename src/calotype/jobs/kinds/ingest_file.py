@@ -18,7 +18,7 @@ Where the source is after `fetch`, so that nobody changes it, or so that it is s
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -106,8 +106,13 @@ class IngestFile(Ingest):
         run.scratch.mkdir(parents=True, exist_ok=True)
         for name in ("source", "source.part", "packed"):
             (run.scratch / name).unlink(missing_ok=True)
-        for token in run.tokens:
-            self.blobs.discard(f"{token}{COPIED}")
+        self._discard_copies(run.tokens)
+
+    def _discard_copies(self, tokens: Iterable[str]) -> None:
+        for token in tokens:
+            copy = self.blobs.staging_path(f"{token}{COPIED}")
+            for path in (copy, copy.with_name(f"{copy.name}.part")):  # as `snapshot` calls it while it grows
+                path.unlink(missing_ok=True)
 
     async def _from_s3(self, run: Run, store: FolderStore | S3Store, held: BlobReader, most: int) -> Result:
         head = await asyncio.to_thread(held.read_at, 0, max(map(len, MAY_BE_PACKED)))
@@ -325,8 +330,7 @@ class IngestFile(Ingest):
         return DiskFormat.VHD.value if "opened" in run.results.get("fetch", {}) else super()._declared(run)
 
     def clean(self, job: Job) -> None:
-        for attempt in range(1, job.attempt + 1):
-            self.blobs.discard(f"{upload_id(job)}-{attempt}{COPIED}")
+        self._discard_copies(f"{upload_id(job)}-{attempt}" for attempt in range(1, job.attempt + 1))
         super().clean(job)
 
 

@@ -1,0 +1,1 @@
+"""Buckets that lie on an S3 server."""

@@ -35,7 +35,7 @@ FORMATS: Final = {TargetKind.VMDK_STREAM: DiskFormat.VMDK, TargetKind.QCOW2_ZLIB
 
 class Lap(Struct, frozen=True, kw_only=True):
     seconds: float
-    cpu: float  # seconds, of this process and its children
+    cpu: float  # seconds, of this process and its children; not of those in bubblewrap, which does not wait for them
     written: int  # bytes
 
 

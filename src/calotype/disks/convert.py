@@ -8,7 +8,7 @@ import asyncio
 import errno
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,7 @@ from calotype.disks.sandbox import OUT_FILE, Limits, Result, Sandbox, inside
 from calotype.disks.targets import TARGETS, TargetKind, too_large
 from calotype.disks.writers.pipeline import Crew
 from calotype.disks.writers.qcow2 import write_qcow2_zlib, write_qcow2_zstd
-from calotype.disks.writers.run import ServerFailed, Writer, write
+from calotype.disks.writers.run import Image, ServerFailed, Writer, compare, write
 from calotype.disks.writers.vmdk_stream import write_vmdk_stream
 from calotype.errors import ConversionFailed, NoSpace, TruncatedDisk, VerificationFailed
 
@@ -50,6 +50,7 @@ CHECKED: Final = frozenset({DiskFormat.QCOW2, DiskFormat.VMDK, DiskFormat.VDI, D
 CHECK_OK, CHECK_CORRUPT, CHECK_LEAKS, CHECK_UNSUPPORTED = 0, 2, 3, 63  # exit statuses of qemu-img check
 COMPARE_EQUAL, COMPARE_DIFFERENT = 0, 1
 MOST_RANGES: Final = 4  # of a disk that are compared side by side
+SPARSE_BYTES, SPARSE_RATIO = 4 * GIB, 8  # from so large a disk on, and this many times its files: nearly empty
 LEAST_RANGE, RANGE_AT = 128 * 1024 * 1024, 1024 * 1024  # bytes; where one may begin
 
 _PROGRESS: Final = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
@@ -128,28 +129,20 @@ class Converter:
         progress: Callable[[float], None],
     ) -> None:
         limits = _limits(virtual_size)
-        try:
-            await write(
-                writer,
-                self._sandbox,
-                self._crew,
-                source,
-                source_format,
-                image,
-                target,
-                virtual_size=virtual_size,
-                limits=limits,
-                window=window,
-                progress=progress,
-            )
-        except ServerFailed as error:
-            raise failure(error.result, "the image could not be converted") from error
-        except TimeoutError:
-            raise ConversionFailed(f"reading the image took longer than {limits.wall_s:.0f} s") from None
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise NoSpace("the disk of the service is full") from error
-            raise
+        work = write(
+            writer,
+            self._sandbox,
+            self._crew,
+            source,
+            source_format,
+            image,
+            target,
+            virtual_size=virtual_size,
+            limits=limits,
+            window=window,
+            progress=progress,
+        )
+        await _told_as_ours(work, limits, "the image could not be converted")
 
     async def flatten(
         self,
@@ -187,7 +180,8 @@ class Converter:
     ) -> None:
         """Return if a guest would read the same bytes from both, to the same size. `window` is that of `one`.
 
-        A large disk is cut into ranges that are compared side by side.
+        A large disk is cut into ranges that are compared side by side. One that is nearly empty is read only where
+        there are data: of some formats qemu-img looks at each cluster, and has no end.
         Raises `VerificationFailed` if not, `ConversionFailed` if one of them cannot be read.
         """
         seen = _Progress(progress)
@@ -195,6 +189,16 @@ class Converter:
             await asyncio.to_thread(_options, one, one_format, 0, window),
             await asyncio.to_thread(_options, other, other_format, 1),
         ]
+        if await asyncio.to_thread(_nearly_empty, [one, other], [one_format, other_format], virtual_size):
+            limits = _limits(virtual_size)
+            first = Image(path=one, format=one_format, name=_json(images[0]), window=window)
+            # The server of each sees one file only, as number 0.
+            name = await asyncio.to_thread(named_for_qemu, other, other_format, 0)
+            second = Image(path=other, format=other_format, name=name)
+            work = compare(self._sandbox, first, second, other.parent, limits=limits, progress=seen.reached)
+            await _told_as_ours(work, limits, "the result could not be compared with the image")
+            seen.reached(1.0)
+            return
         self._comparing += 1
         try:
             starts = range_starts(virtual_size, max(1, self._cores // self._comparing))
@@ -299,6 +303,26 @@ class _Progress:
         if part > self._told:
             self._told = part
             self._tell(part)
+
+
+async def _told_as_ours(work: Awaitable[None], limits: Limits, what: str) -> None:
+    """Carry out what reads or writes disks in threads of ours."""
+    try:
+        await work
+    except ServerFailed as error:
+        raise failure(error.result, what) from error
+    except TimeoutError:
+        raise ConversionFailed(f"reading the image took longer than {limits.wall_s:.0f} s") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NoSpace("the disk of the service is full") from error
+        raise
+
+
+def _nearly_empty(paths: Sequence[Path], formats: Sequence[DiskFormat], virtual_size: int) -> bool:
+    """Of VHDX qemu does not tell where there are data."""
+    stored = max(path.stat().st_blocks * 512 for path in paths)
+    return virtual_size >= SPARSE_BYTES and virtual_size > SPARSE_RATIO * stored and DiskFormat.VHDX not in formats
 
 
 def range_starts(virtual_size: int, most: int) -> list[int]:

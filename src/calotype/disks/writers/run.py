@@ -9,12 +9,14 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 from uuid import uuid4
+
+from msgspec import Struct
 
 from calotype.disks.model import DiskFormat, Window
 from calotype.disks.sandbox import OUT_FOLDER, Limits, Result, Sandbox
@@ -22,6 +24,7 @@ from calotype.disks.writers.guest_bytes import GuestDisk, RawDisk
 from calotype.disks.writers.nbd import NbdDisk, ServerGone
 from calotype.disks.writers.pipeline import Cancelled, Crew, Progress
 from calotype.disks.writers.qcow2_disk import Qcow2Disk
+from calotype.disks.writers.same import same
 from calotype.errors import ConversionFailed
 
 SOCKET: Final = "nbd"
@@ -43,6 +46,10 @@ class Writer(Protocol):
     def __call__(
         self, disk: GuestDisk, target: Path, crew: Crew, /, *, progress: Progress, cancelled: Cancelled
     ) -> None: ...
+
+
+class Work(Protocol):
+    def __call__(self, *, progress: Progress, cancelled: Cancelled) -> None: ...
 
 
 class ServerFailed(Exception):
@@ -84,32 +91,59 @@ async def write(
             disk = await opened.enter_async_context(_served(sandbox, source, image, target.parent, limits))
         if not virtual_size <= disk.size < virtual_size + 512:
             raise ConversionFailed(f"the image holds a disk of {disk.size} bytes, not of {virtual_size}")
-        await _carried_out(writer, disk, target, crew, progress)
+        await _carried_out(partial(writer, disk, target, crew), disk.size, [disk], progress)
 
 
-async def _carried_out(
-    writer: Writer, disk: GuestDisk, target: Path, crew: Crew, progress: Callable[[float], None]
+class Image(Struct, frozen=True, kw_only=True):
+    path: Path
+    format: DiskFormat
+    name: str  # how qemu is told of it
+    window: Window | None = None  # where in the file it lies
+
+
+async def compare(
+    sandbox: Sandbox, one: Image, other: Image, scratch: Path, *, limits: Limits, progress: Callable[[float], None]
 ) -> None:
+    """Compare what a guest reads from both, where either has data; tables are read by qemu-nbd only.
+
+    `scratch` is a folder that sockets can be in. For the rest as `write`. Raises `VerificationFailed`, too.
+    """
+    async with AsyncExitStack() as opened:
+        disks: list[GuestDisk] = []
+        for image in (one, other):
+            if image.format in (DiskFormat.RAW, DiskFormat.ISO):
+                file = opened.enter_context(await asyncio.to_thread(partial(image.path.open, "rb", buffering=0)))
+                disks.append(RawDisk.of(file.fileno(), image.window))
+            else:
+                served = _served(sandbox, image.path, image.name, scratch, limits)
+                disks.append(await opened.enter_async_context(served))
+        await _carried_out(partial(same, *disks), max(disk.size for disk in disks), disks, progress)
+
+
+async def _carried_out(work: Work, size: int, disks: Sequence[GuestDisk], progress: Callable[[float], None]) -> None:
     loop, stop = asyncio.get_running_loop(), threading.Event()
     steps: asyncio.Queue[int | None] = asyncio.Queue()
     last = -1
 
     def tell(done: int) -> None:
         nonlocal last
-        step = done * STEPS // disk.size
+        step = done * STEPS // size
         if step > last:
             last = step
             loop.call_soon_threadsafe(steps.put_nowait, step)
 
-    work = partial(writer, disk, target, crew, progress=tell, cancelled=stop.is_set)
-    running = loop.run_in_executor(None, work)
+    def interrupt() -> None:
+        for disk in disks:
+            disk.interrupt()
+
+    running = loop.run_in_executor(None, partial(work, progress=tell, cancelled=stop.is_set))
     running.add_done_callback(lambda _: steps.put_nowait(None))
     try:
         while (step := await steps.get()) is not None:
             progress(step / STEPS)
     finally:
         stop.set()
-        await _ended(running, disk.interrupt)
+        await _ended(running, interrupt)
     running.result()
 
 

@@ -25,8 +25,9 @@ from typer.testing import CliRunner
 from calotype import errors, settings
 from calotype.cli import app
 from calotype.disks.formats import signatures
-from calotype.disks.gate import DECLARED, NEVER_TAKEN
-from calotype.disks.targets import FILE_FORMATS
+from calotype.disks.gate import DECLARED, NEVER_KEPT, NEVER_TAKEN
+from calotype.disks.model import DiskFormat
+from calotype.disks.targets import FILE_FORMATS, FileFormat
 from calotype.disks.targets import TARGETS as WRITTEN
 from calotype.identity.permissions import BESIDE, GRANTS, OneOf
 from calotype.images.attributes import DISK_FORMATS
@@ -506,6 +507,21 @@ def formats_out() -> str:
     return table(["`file_format`", "What is written", "As `qemu-img` names it", "Largest disk"], rows)
 
 
+def formats_pairs() -> str:
+    rows = []
+    for stored in DiskFormat:
+        if stored in NEVER_KEPT:
+            continue  # no image is stored as such
+        rows.append([code(stored), *(_mark(stored, wanted) for wanted in FILE_FORMATS.values())])
+    return table(["Stored as", *map(code, FILE_FORMATS)], rows)
+
+
+def _mark(stored: DiskFormat, wanted: FileFormat) -> str:
+    if stored is DiskFormat.ISO:
+        return "no"
+    return "=" if wanted.as_stored and wanted.format is stored else "•"
+
+
 def _largest(size: int) -> str:
     exactly = [f"{size // unit} {word}" for unit, word in UNITS if size % unit == 0]
     return exactly[0] if exactly else f"just under {-(-size // UNITS[0][0])} {UNITS[0][1]}"
@@ -543,6 +559,7 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "limits": limits,
     "formats-declared": formats_declared,
     "formats-out": formats_out,
+    "formats-pairs": formats_pairs,
     "formats-refused": formats_refused,
 }
 

@@ -2,25 +2,27 @@
 compress again, so that all cores read.
 
 For files that have passed the gate; what is damaged nevertheless is refused, and what lies behind the file's end reads
-as zeros, as QEMU has it. Nothing that a file says makes more room than a cluster has. Source: QEMU, docs/interop/qcow2.
+as zeros, as QEMU has it. They may be of strangers, and this is not the sandbox: a cluster is unpacked by zlib or libzstd,
+which are made for that, not by ISA-L, and into no more than a cluster; a frame may want 8 MiB to refer back to.
+Source: QEMU, docs/interop/qcow2.
 """
 
 import os
 import sys
 import threading
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final, Self
 
 import zstandard
-from isal import igzip_lib
 from msgspec import Struct
 
 from calotype.disks.formats.qcow2 import COMPRESSED, OFFSET, ZERO, Header, read_header
 from calotype.disks.formats.reader import SECTOR, DiskFile, rounded_up
 from calotype.disks.model import Window
-from calotype.disks.writers.compression import ZLIB_WINDOW_BITS
+from calotype.disks.writers.compression import QCOW2_WINDOW_BITS
 from calotype.disks.writers.guest_bytes import BLOCK, Ahead, Bytes, Load, Place, data_in, read_at
 from calotype.errors import ConversionFailed
 
@@ -183,7 +185,7 @@ class Qcow2Disk:
         """A whole cluster; what follows it in its last sector is of another one."""
         try:
             data = self._unzstd(packed) if self._header.zstd else _inflated(packed, self._header.cluster)
-        except (zstandard.ZstdError, igzip_lib.error) as error:  # type: ignore[misc]  # the stubs name no type
+        except (zstandard.ZstdError, zlib.error) as error:
             raise _unreadable(start) from error
         if len(data) != self._header.cluster:
             raise _unreadable(start)
@@ -200,7 +202,7 @@ class Qcow2Disk:
 
 
 def _inflated(packed: bytes, most: int) -> bytes:
-    return igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_DEFLATE, ZLIB_WINDOW_BITS).decompress(packed, most)
+    return zlib.decompressobj(-QCOW2_WINDOW_BITS).decompress(packed, most)
 
 
 def _unreadable(start: int) -> ConversionFailed:

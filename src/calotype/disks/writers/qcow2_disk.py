@@ -2,8 +2,8 @@
 compress again, so that all cores read.
 
 For files that have passed the gate; what is damaged nevertheless is refused, and what lies behind the file's end reads
-as zeros, as QEMU has it. They may be of strangers, and this is not the sandbox: a cluster is unpacked by zlib or libzstd,
-which are made for that, not by ISA-L, and into no more than a cluster; a frame may want 8 MiB to refer back to.
+as zeros, as QEMU has it. They may be of strangers, and this is not the sandbox: a cluster is unpacked by zlib or by
+libzstd, which are made for that, not by ISA-L, and into no more than a cluster; a frame may refer back 8 MiB at most.
 Source: QEMU, docs/interop/qcow2.
 """
 

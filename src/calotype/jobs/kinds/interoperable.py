@@ -11,6 +11,7 @@ What is kept as it is gets its last name by a rename: no second copy is made. Th
 """
 
 import asyncio
+import concurrent.futures
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ from calotype.errors import (
     StagedBytesGone,
     VerificationFailed,
 )
+from calotype.fetch.download import GREW_BYTES
 from calotype.images import attributes, marks
 from calotype.images.upload import inspected, shown_format
 from calotype.jobs.kinds import unpacking
@@ -43,6 +45,7 @@ from calotype.jobs.kinds.parts import Parts
 from calotype.jobs.kinds.remote_image import HASHES, RemoteImage
 from calotype.jobs.model import Job, JobType
 from calotype.jobs.run import Result, Run, upload_id
+from calotype.jobs.scratch import LOOK_EVERY_S
 from calotype.jobs.tasks import task_id
 
 log = structlog.get_logger()
@@ -124,9 +127,10 @@ class Interoperable(Ingest):
 
     async def _written(self, run: Run, fetch: Callable[..., int]) -> Result:
         token = f"{run.token}{SOURCE}"
-        image_id = image_of(run.job)
+        image_id, loop = image_of(run.job), asyncio.get_running_loop()
 
         def grew(total: int) -> None:
+            _room_for_more(run, loop)
             with self.images.db.writing() as c:
                 self.images.reserve_in(c, image_id, run.upload_id, total, now_ms())
 
@@ -308,3 +312,15 @@ class Interoperable(Ingest):
     async def _container(self, run: Run) -> str:
         image = await self.images.db.read(lambda c: self._image_in(c, run.job))
         return run.results["fetch"].get("container_format") or image.container_format or "bare"
+
+
+def _room_for_more(run: Run, loop: asyncio.AbstractEventLoop) -> None:
+    """In the thread that downloads: return once there is room for what comes until this is asked again.
+
+    Raises `ScratchFull`, `JobCancelled`."""
+    room = asyncio.run_coroutine_threadsafe(run.reserve(staging=GREW_BYTES), loop)
+    while not concurrent.futures.wait([room], timeout=LOOK_EVERY_S).done:
+        if run.stop.is_set():
+            room.cancel()
+            raise JobCancelled("cancelled while it waited for room on the disk")
+    room.result()

@@ -49,3 +49,16 @@ def test_a_header_that_is_none_is_refused_before_a_byte_is_read(demo: Client, to
 
     assert refused.status_code == 400
     assert demo.image(image["id"])["status"] == "queued"
+
+
+def test_bytes_that_are_staged_are_those_that_were_told(demo: Client) -> None:
+    image = create(demo)
+    told = {**OCTETS, "Content-Digest": header(DISK, "sha-512")}
+
+    malformed = demo.http.put(f"{image['self']}/stage", content=DISK, headers={**OCTETS, "Content-Digest": "md5"})
+    refused = demo.http.put(f"{image['self']}/stage", content=DISK[:-1] + b"?", headers=told)
+    assert (malformed.status_code, refused.status_code) == (400, 400)
+    assert demo.image(image["id"])["status"] == "queued"
+
+    assert demo.http.put(f"{image['self']}/stage", content=DISK, headers=told).status_code == 204
+    assert demo.image(image["id"])["status"] == "uploading"

@@ -199,13 +199,15 @@ class Images(Lifecycle):
         chunks: AsyncIterable[bytes],
         *,
         announced: int | None,
+        expected: Mapping[str, str] = NOT_SAID,
         budget: BufferBudget,
     ) -> None:
         """Bring bytes that wait for an import; the image is `uploading` on return. They are looked at when imported.
 
         Otherwise as `upload`, and raises as it does.
         """
-        await Staging(self, self.db, self.blobs, self.settings, budget).run(caller, image_id, chunks, announced)
+        staging = Staging(self, self.db, self.blobs, self.settings, budget, expected=expected)
+        await staging.run(caller, image_id, chunks, announced)
 
     async def open(self, caller: Caller, image_id: str) -> tuple[Image, BlobReader | None]:
         """The image and its open bytes, which the caller of this closes; None when it has none yet, or when they lie

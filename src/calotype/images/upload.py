@@ -197,6 +197,7 @@ class Staging(Upload):
     async def _take(self, image: Image, digests: Digests) -> None:
         if digests.size == 0:
             raise EmptyDisk("no byte was sent; send the data of the image")
+        self._check(digests)
         await _to_its_end(self._keep(image, digests))
 
     async def _keep(self, image: Image, digests: Digests) -> None:

@@ -57,7 +57,10 @@ async def stage(request: Request) -> Response:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != OCTETS:
         raise UnsupportedMedia(f"image data wants the Content-Type {OCTETS}")
     announced = _announced(request)
-    await app.images.stage(caller(request), image_id, request.stream(), announced=announced, budget=app.budget)
+    expected = digests.content_digest(request.headers.get(digests.CONTENT_DIGEST))
+    await app.images.stage(
+        caller(request), image_id, request.stream(), announced=announced, expected=expected, budget=app.budget
+    )
     return Response(status_code=204)
 
 
@@ -159,7 +162,7 @@ ROUTES: Final[list[Route]] = [
         family="imagev2",
         permission=("ims:images:get", "ims:images:update", "ims:images:upload"),
         summary="Stage image data",
-        reads=bodies.UPLOADING,
+        reads=(*bodies.UPLOADING, digests.PARAMETER),
         takes=bodies.OCTETS,
         status=204,
     ),

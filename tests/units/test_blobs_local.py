@@ -132,3 +132,36 @@ def test_no_other_word_becomes_a_path(text: str) -> None:
 
 def test_the_free_space_is_the_disks(blobs: LocalBlobs) -> None:
     assert 0 < blobs.free_bytes() <= os.statvfs(blobs.folder).f_blocks * os.statvfs(blobs.folder).f_frsize
+
+
+def test_a_file_is_adopted_by_another_name_and_is_the_blob_then(blobs: LocalBlobs, tmp_path: Path) -> None:
+    source = tmp_path / "object"
+    source.write_bytes(b"bytes of an object")
+    modified = source.stat().st_mtime_ns
+
+    assert blobs.adopt(source, TOKEN)
+    assert blobs.adopt(source, TOKEN)  # again, as after a stop
+    blobs.publish(TOKEN, BLOB)
+
+    assert source.samefile(blobs.path(BLOB))
+    assert source.stat().st_mtime_ns == modified  # of which an object's version is made
+    source.unlink()
+    with blobs.open(BLOB) as reader:
+        assert reader.read_at(0, 100) == b"bytes of an object"
+
+
+def test_what_is_not_there_is_not_adopted(blobs: LocalBlobs, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        blobs.adopt(tmp_path / "missing", TOKEN)
+
+    assert list(blobs.list_staging()) == []
+
+
+def test_discarding_what_was_adopted_leaves_the_file(blobs: LocalBlobs, tmp_path: Path) -> None:
+    source = tmp_path / "object"
+    source.write_bytes(b"bytes of an object")
+
+    blobs.adopt(source, TOKEN)
+    blobs.discard(TOKEN)
+
+    assert source.read_bytes() == b"bytes of an object"

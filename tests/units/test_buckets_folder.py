@@ -27,6 +27,7 @@ from calotype.errors import (
     ObjectIsFolder,
     ObjectNotFound,
 )
+from tests.service import until
 
 HOUR_MS = 3600 * 1000
 
@@ -593,3 +594,49 @@ def test_a_key_that_is_none_is_refused_before_anything_is_looked_at(tmp_path: Pa
             attempt(key)
     with pytest.raises(InvalidObjectKey):
         store.check_put(key, exclusive=False)
+
+
+# --- held while it is read --------------------------------------------------------------------------------------------
+
+
+def test_a_held_object_is_the_same_file_whatever_has_its_name(store: FolderStore) -> None:
+    put(store, "disk", b"old")
+
+    with store.hold("disk", store.stat("disk").etag) as held:
+        put(store, "disk", b"new")
+
+        assert held.read_at(0, 10) == b"old"
+
+
+def test_another_version_than_was_meant_is_not_held(store: FolderStore) -> None:
+    put(store, "disk", b"old")
+    etag = store.stat("disk").etag
+    put(store, "disk", b"other")
+
+    with pytest.raises(ObjectChanged):
+        store.hold("disk", etag)
+    with pytest.raises(ObjectNotFound):
+        store.hold("missing", etag)
+
+
+def test_a_held_object_that_is_written_to_is_another_version_whatever_its_times_say(mapped: FolderStore) -> None:
+    path = mapped.root / "disk"
+    path.write_bytes(b"bytes of a disk")
+    state = path.stat()
+    with mapped.hold("disk", mapped.stat("disk").etag) as held:
+        held.check()
+        version = held.version
+
+        def is_later() -> bool:
+            """The times of files go by ticks of the kernel's clock."""
+            path.write_bytes(b"other bytes !!!")
+            os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+            return path.stat().st_ctime_ns > state.st_ctime_ns
+
+        until(is_later, "the next tick of the clock")
+
+        with pytest.raises(ObjectChanged):
+            held.check()
+        with pytest.raises(ObjectChanged):
+            held.check(version)
+    assert mapped.stat("disk").etag == held.info.etag

@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import os
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -13,7 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calotype.disks.unpack import ANY_BYTES, IN_BYTES, OUT_BYTES, Packing, most_unpacked, packing_of, unpacked
+from calotype.disks.unpack import (
+    ANY_BYTES,
+    IN_BYTES,
+    OUT_BYTES,
+    Packing,
+    most_unpacked,
+    packing_of,
+    unpacked,
+    zstd_says,
+)
 from calotype.errors import UnpackRefused
 
 PACK: Final[Mapping[Packing, Callable[[bytes], bytes]]] = {
@@ -120,3 +130,21 @@ def test_packing_is_told_by_the_first_bytes(tmp_path: Path, head: bytes, packing
     file.write_bytes(head)
 
     assert packing_of(file) is packing
+
+
+@pytest.mark.parametrize("size", [20, 255, 256, 65_791, 65_792, 70_000, 5_000_000])
+def test_what_a_zstd_file_says_of_its_size_is_read(tmp_path: Path, size: int) -> None:
+    (tmp_path / "content").write_bytes(os.urandom(size))
+    subprocess.run(["zstd", "-q", str(tmp_path / "content"), "-o", str(tmp_path / "packed")], check=True)
+
+    assert zstd_says(tmp_path / "packed") == size
+
+
+@given(noise=st.binary(max_size=40))
+def test_any_zstd_head_is_read_or_says_nothing(tmp_path_factory: pytest.TempPathFactory, noise: bytes) -> None:
+    file = tmp_path_factory.mktemp("noise") / "file"
+    file.write_bytes(b"\x28\xb5\x2f\xfd" + noise)
+
+    says = zstd_says(file)
+
+    assert says is None or 0 < says < 2**64

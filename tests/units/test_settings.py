@@ -130,3 +130,25 @@ def test_every_setting_has_a_variable_of_its_own() -> None:
 
     assert len(names) == len(set(names)) > 20
     assert variables()["CALOTYPE_JOBS_CREATIONS_PER_PROJECT"] == "jobs.creations_per_project"
+
+
+@pytest.mark.parametrize(
+    ("text", "environment"),
+    [
+        ("[imagev2]\ndecompress_ratio = 7\n", {}),
+        ("", {"CALOTYPE_IMAGEV2_DECOMPRESS_RATIO": "7"}),
+        ("[imports]\ndecompress_ratio = 7\n[imagev2]\ndecompress_ratio = 8\n", {}),
+        ("", {"CALOTYPE_IMPORTS_DECOMPRESS_RATIO": "7", "CALOTYPE_IMAGEV2_DECOMPRESS_RATIO": "8"}),
+        ("[imagev2]\ndecompress_ratio = 8\n", {"CALOTYPE_IMPORTS_DECOMPRESS_RATIO": "7"}),
+    ],
+    ids=["file", "variable", "both in the file", "both variables", "variable over file"],
+)
+def test_a_setting_is_known_by_its_old_name_and_the_present_one_wins(
+    tmp_path: Path, text: str, environment: dict[str, str]
+) -> None:
+    file = tmp_path / "calotype.toml"
+    file.write_text(text)
+
+    settings = load({"CALOTYPE_CONFIG": str(file), **environment})
+
+    assert settings.imports.decompress_ratio == 7

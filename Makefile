@@ -37,7 +37,7 @@ test-services: setup ## the tests that want a real PostgreSQL or libvirt, or tha
 	@bash scripts/system-packages.sh virsh:libvirt-clients "test -x /usr/sbin/libvirtd":libvirt-daemon \
 	  "ls /usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so":libvirt-daemon-driver-qemu \
 	  radosgw:radosgw ceph-mon:ceph-mon ceph-osd:ceph-osd ceph:ceph-common curl:curl \
-	  qemu-system-x86_64:qemu-system-x86 "test -x /usr/sbin/resize2fs":e2fsprogs grub-mkimage:grub-common \
+	  qemu-system-x86_64:qemu-system-x86 strace:strace "test -x /usr/sbin/resize2fs":e2fsprogs grub-mkimage:grub-common \
 	  "test -f /usr/lib/grub/i386-pc/boot.img":grub-pc-bin \
 	  "test -f /usr/lib/grub-rescue/grub-rescue-cdrom.iso":grub-rescue-pc
 	@CALOTYPE_EXAMPLES=$${CALOTYPE_EXAMPLES:-10} bash scripts/with-postgresql.sh $(bin)/pytest -n 2 --dist worksteal -m services

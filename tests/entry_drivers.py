@@ -14,6 +14,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -28,6 +29,7 @@ from tests.inventory import Described
 from tests.service import Client, Service
 
 EVIL: Final = "evil"  # a region of the catalog whose image service is the attacker's
+MAPPED: Final = "mapped"
 SYSTEM: Final = {"os_version": "Ubuntu 18.04 server 64bit", "min_disk": 4}
 TIB: Final = 1024**4
 ACCEPTED: Final = (200, 202)
@@ -53,11 +55,12 @@ class Passed(AssertionError):
 class Ground:
     """A service, and everything that attacks come from."""
 
-    def __init__(self, service: Service, demo: Client, admin: Client, source: Source) -> None:
+    def __init__(self, service: Service, demo: Client, admin: Client, source: Source, mapped: Path) -> None:
         self.service = service
         self.demo = demo
         self.admin = admin
         self.source = source
+        self.mapped = mapped  # a folder that is the bucket `MAPPED`
         self.described = Described(service)
         self.bucket = f"b-{uuid.uuid4().hex[:12]}"
 
@@ -116,8 +119,8 @@ def upload(ground: Ground, case: Case) -> Wait:
     return uploaded_as(ground, case, declared(case))
 
 
-def uploaded_as(ground: Ground, case: Case, format_: str) -> Wait:
-    image = new_image(ground, case, disk_format=format_)
+def uploaded_as(ground: Ground, case: Case, format_: str, container: str = "bare") -> Wait:
+    image = new_image(ground, case, disk_format=format_, container_format=container)
     answer = ground.demo.http.put(image["file"], content=case.content, headers=OCTETS)
     is_queued(ground.demo, image)
     if not case.content and answer.status_code == 204:  # nothing was sent, so nothing is the matter
@@ -291,6 +294,21 @@ WHOLE: Final = "/v1/cloudimages/wholeimages/action"
 
 def import_system(ground: Ground, case: Case) -> Wait:
     return job(ground, CREATE, {"image_url": ground.put("disk.img", case.content), **SYSTEM})
+
+
+def import_packed(packing: str) -> Callable[[Ground, Case], Wait]:
+    def imported(ground: Ground, case: Case) -> Wait:
+        address = ground.put(f"disk.img.{packing}", PACKERS[packing](case.content))
+        return job(ground, CREATE, {"image_url": address, **SYSTEM})
+
+    return imported
+
+
+def import_mapped(ground: Ground, case: Case) -> Wait:
+    """From a folder of the host that is a bucket, whose files are read where they lie."""
+    key = f"{uuid.uuid4().hex}.img"
+    (ground.mapped / key).write_bytes(case.content)
+    return job(ground, CREATE, {"image_url": f"{MAPPED}:{key}", **SYSTEM})
 
 
 def import_data(ground: Ground, case: Case) -> Wait:

@@ -39,6 +39,8 @@ PATHS: Final[Mapping[str, EntryPath]] = {
     "location-post": EntryPath(drive=drive.post_location),
     # a file in a bucket
     "import": EntryPath(drive=drive.import_system),
+    "import-mapped": EntryPath(drive=drive.import_mapped),
+    **{f"import-{packing}": EntryPath(drive=drive.import_packed(packing)) for packing in drive.PACKERS},
     "import-data": EntryPath(drive=drive.import_data),
     "import-quick": EntryPath(drive=drive.import_quick),
     "import-iso": EntryPath(drive=drive.import_iso),
@@ -57,8 +59,11 @@ PATHS: Final[Mapping[str, EntryPath]] = {
     "whole-backup": EntryPath(drive=drive.whole_backup, codes=CAPTURE),
 }
 
+PACKED_FILE: Final = tuple(f"import-{packing}" for packing in drive.PACKERS)
 BUCKET: Final = (
     "import",
+    "import-mapped",
+    *PACKED_FILE,
     "import-data",
     "import-quick",
     "import-iso",
@@ -80,7 +85,7 @@ Ways = tuple[str, ...] | str
 
 SHARED: Final = "changes who may see an image, and no byte of it"
 JOBS: Final[Mapping[JobType, Ways]] = {
-    JobType.IMPORT: ("import", "import-quick", "import-iso", "import-several", "import-unseen", "import-zvhd"),
+    JobType.IMPORT: tuple(name for name in BUCKET if name not in ("import-data", "register")),
     JobType.IMPORT_DATA: ("import-data", "import-several"),
     JobType.OVA: ("import-ova", "import-packed-ova"),
     JobType.REGISTER: ("register",),
@@ -146,6 +151,7 @@ CALLS: Final[Mapping[str, Ways]] = {
     "jobs/kinds/ingest.py Ingest._convert convert": ALL_JOBS,
     "jobs/kinds/ingest.py Ingest._compare compare": ALL_JOBS,
     "jobs/kinds/ingest.py Ingest._detected detect": (*BUCKET, *ONE_DISK, "whole-server", "whole-backup"),
+    "jobs/kinds/ingest.py Ingest._compare check": ALL_JOBS,
     "jobs/kinds/import_ova.py ImportDisk._kept compare": ("import-ova",),
     "jobs/kinds/interoperable.py Interoperable._inspect check": (*INTEROPERABLE, "task"),
     "jobs/kinds/whole_server.py DiskSteps._inspect check": WHOLE,
@@ -157,9 +163,14 @@ CALLS: Final[Mapping[str, Ways]] = {
     "disks/guest/detect.py _run run": AFTER_GATE,
     "disks/measure.py most_bytes run": AFTER_GATE,
     "disks/writers/run.py _served run": AFTER_GATE,
-    "disks/unpack.py unpack_zstd run": ("stage-zst", "import-zvhd2"),  # not qemu: what comes out goes to the gate
+    "jobs/kinds/ingest_file.py IngestFile._is_seen_inside run": "asks whether it can be read there",
+    "disks/unpack.py unpack_zstd run": (
+        "stage-zst",
+        "import-zst",
+        "import-zvhd2",
+    ),  # not qemu: what comes out goes to the gate
     "disks/zvhd.py _packed run": JOBS[JobType.EXPORT],
     # a packed file is opened
-    "jobs/kinds/interoperable.py Interoperable._unpack_zstd unpack_zstd": ("stage-zst",),
+    "jobs/kinds/unpacking.py _by_the_tool unpack_zstd": ("stage-zst", "import-zst"),
     "jobs/kinds/zvhd_file.py unpack unpack_zstd": ("import-zvhd2",),
 }

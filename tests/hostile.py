@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from calotype.disks.gate import keep
 from calotype.errors import DiskRefused, EmptyDisk
 from tests.disks.corpus import MOST_VIRTUAL_BYTES, Case
-from tests.entry_drivers import EVIL, Ground, Outcome, declared
+from tests.entry_drivers import EVIL, MAPPED, Ground, Outcome, declared
 from tests.entry_paths import PATHS
 from tests.importing import Source
 from tests.service import Service, until
@@ -33,9 +33,11 @@ def ground(folder: Path, *, bubblewrap: bool = True, arguments: Sequence[str] = 
     """
     source = Source()
     config = folder / "calotype.toml"
-    folder.mkdir(parents=True, exist_ok=True)
+    mapped = folder / MAPPED
+    mapped.mkdir(parents=True, exist_ok=True)
     config.write_text(
         '[imports]\nformat = "raw"\n[imagev2]\nlocations = "set"\nconvert_to = "raw"\n[stores.web]\ntype = "http"\n'
+        f'[buckets.{MAPPED}]\nfolder = "{mapped}"\n'
         f'[endpoints.{EVIL}]\ntype = "image"\nregion = "{EVIL}"\nurl = "http://{source.address}"\n'
     )
     environment = {
@@ -54,7 +56,7 @@ def ground(folder: Path, *, bubblewrap: bool = True, arguments: Sequence[str] = 
     try:
         running.start()
         with running.demo() as demo, running.admin() as admin:
-            yield Ground(running, demo, admin, source)
+            yield Ground(running, demo, admin, source, mapped)
     finally:
         if running.process is not None and running.process.poll() is None:
             running.stop()

@@ -53,7 +53,9 @@ class Uses(ast.NodeVisitor):
     def visit_Attribute(self, node: ast.Attribute) -> None:
         """Also where it is handed on, and not called: `partial(blobs.publish, …)`."""
         receiver = ast.unparse(node.value).lower()
-        if node.attr in SINKS and receiver.endswith(SINKS[node.attr]):
+        if (node.attr in FUNCTIONS and receiver != "sandbox") or (
+            node.attr in SINKS and receiver.endswith(SINKS[node.attr])
+        ):
             self._add(node.attr)
         self.generic_visit(node)
 
@@ -131,6 +133,7 @@ def test_the_lists_are_not_empty() -> None:
         ("class A:\n  def b(self):\n    def c():\n      converter.convert(x)", "m.py A.b convert"),
         ("async def f(s):\n    await s._sandbox.run(['qemu-img'])", "m.py f run"),
         ("def f():\n    return partial(detect, sandbox)", "m.py f detect"),
+        ("def f():\n    return unpacking.unpack_zstd(sandbox)", "m.py f unpack_zstd"),
         ("x = Blobs.publish", "m.py  publish"),
     ],
 )

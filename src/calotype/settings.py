@@ -200,9 +200,7 @@ class BucketMapping(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A folder of the host, or a place on an S3 server, that one project, or every project, sees as a bucket."""
 
     folder: str = ""  # absolute path of the folder
-    s3: S3Url = (
-        ""  # instead: URL of a bucket on an S3 server, and of a folder in it: https://s3.example.test/images/disks
-    )
+    s3: S3Url = ""  # instead: URL of a bucket on an S3 server, or of keys in it: https://s3.example.test/images/disks
     region: Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,64}$")] = "us-east-1"  # that the S3 server wants to be told
     access_key: str = ""  # for the S3 server
     secret_key: str = ""  # of the access key

@@ -2,7 +2,6 @@
 server that cuts, goes away, or is told wrong keys loses nothing and tells no secret."""
 
 import gzip
-import os
 import random
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import pytest
 
 from tests.disks import build, ova
 from tests.s3 import SECRET_KEY, S3Server, mapping, s3_server, written
-from tests.service import Client, Service, until
+from tests.service import CALOTYPE, Client, Service, until
 
 MIB: Final = 1024**2
 WRONG_SECRET: Final = "canary-wrong-secret-0123456789"
@@ -247,7 +246,6 @@ def test_the_command_line_uses_it_like_any_bucket(service: Service, bucket: Buck
     assert (tmp_path / "back").read_bytes() == bucket.get("cli/file") == b"from the command line"
     listed = service.run_json("calotype", "bucket", "list", "cloud", "--prefix", "cli/", "--json")
     assert [one["key"] for one in listed] == ["cli/file"]
-    assert {one["name"] for one in service.run_json("calotype", "bucket", "list", "--json")} >= {"cloud", "sealed"}
 
 
 def test_a_read_only_bucket_is_read_only(demo: Client, bucket: Bucket) -> None:
@@ -284,9 +282,9 @@ def test_a_transfer_that_is_cut_goes_on_where_it_was(demo: Client, bucket: Bucke
 
 
 def test_a_transfer_waits_for_a_server_that_has_gone_away(demo: Client, bucket: Bucket, s3: S3Server) -> None:
-    raw = disk(11, 48 * MIB)
+    raw = disk(11, 32 * MIB)
     bucket.put("away.raw", raw)
-    hold(s3, after=12 * MIB)
+    hold(s3, after=9 * MIB)
     job_id = demo.import_image("cloud:away.raw", "away")
     assert s3.held.wait(timeout=60)
 
@@ -303,12 +301,12 @@ def test_a_transfer_waits_for_a_server_that_has_gone_away(demo: Client, bucket: 
 def test_an_object_that_is_replaced_under_a_job_fails_it(
     service: Service, demo: Client, bucket: Bucket, s3: S3Server
 ) -> None:
-    bucket.put("changing.raw", disk(12, 48 * MIB))
-    hold(s3, after=12 * MIB)
+    bucket.put("changing.raw", disk(12, 32 * MIB))
+    hold(s3, after=9 * MIB)
     job_id = demo.import_image("cloud:changing.raw", "changing")
     assert s3.held.wait(timeout=60)
 
-    bucket.put("changing.raw", disk(13, 48 * MIB))
+    bucket.put("changing.raw", disk(13, 32 * MIB))
     s3.release()
     job = demo.ended(job_id)
 
@@ -320,9 +318,9 @@ def test_an_object_that_is_replaced_under_a_job_fails_it(
 def test_an_import_survives_kill_9_of_its_worker_amid_the_transfer(
     service: Service, demo: Client, bucket: Bucket, s3: S3Server
 ) -> None:
-    raw = disk(14, 48 * MIB)
+    raw = disk(14, 32 * MIB)
     bucket.put("killed.raw", raw)
-    hold(s3, after=12 * MIB)
+    hold(s3, after=9 * MIB)
     job_id = demo.import_image("cloud:killed.raw", "killed")
     assert s3.held.wait(timeout=60)
 
@@ -336,8 +334,8 @@ def test_an_import_survives_kill_9_of_its_worker_amid_the_transfer(
 def test_a_job_that_is_cancelled_amid_the_transfer_leaves_nothing(
     service: Service, demo: Client, bucket: Bucket, s3: S3Server
 ) -> None:
-    bucket.put("unwanted.raw", disk(15, 48 * MIB))
-    hold(s3, after=12 * MIB)
+    bucket.put("unwanted.raw", disk(15, 32 * MIB))
+    hold(s3, after=9 * MIB)
     job_id = demo.import_image("cloud:unwanted.raw", "unwanted")
     assert s3.held.wait(timeout=60)
 
@@ -362,12 +360,8 @@ def test_wrong_keys_are_told_clearly_and_no_secret_is_told_anywhere(service: Ser
     assert code(answers[1]) == "bucket_denied"
     assert "SignatureDoesNotMatch" in answers[1].text
     assert (answers[3].status_code, code(answers[3])) == (400, "IMG.0069")
-    shown = subprocess.run(
-        ["calotype", "settings"],
-        env={**service.environment, "PATH": os.environ["PATH"]},
-        capture_output=True,
-        text=True,
-    )
+    command = [str(CALOTYPE), "settings"]
+    shown = subprocess.run(command, env=service.environment, capture_output=True, text=True, check=True)
     told = "".join([*(one.text for one in answers), service.log.read_text(), shown.stdout, shown.stderr])
     assert "bucket_s3_refused" in told
     assert "wrong" in shown.stdout

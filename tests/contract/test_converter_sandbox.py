@@ -17,11 +17,12 @@ from typing import Final
 import msgspec
 import pytest
 
-from calotype.disks.convert import Converter, TargetKind
+from calotype.disks.convert import Converter
 from calotype.disks.guest.detect import detect
 from calotype.disks.model import DiskFormat
 from calotype.disks.sandbox import ENVIRONMENT, KEPT_BYTES, OUT_FILE, OUT_FOLDER, Limits, Result, Sandbox, inside
 from calotype.disks.seccomp import ARCHITECTURES
+from calotype.disks.targets import TargetKind
 from calotype.disks.unpack import unpack_zstd
 from calotype.errors import SandboxUnavailable
 from calotype.supervisor import EX_CONFIG
@@ -219,6 +220,25 @@ async def test_a_child_and_its_children_end_with_a_cancelled_task(sandbox: Sandb
     with pytest.raises(asyncio.CancelledError):
         await task
 
+    assert holders(target) == []
+
+
+@pytest.mark.parametrize("turns", range(0, 30, 2))
+async def test_a_child_that_is_being_started_ends_with_a_cancelled_task(
+    turns: int, sandbox: Sandbox, tmp_path: Path
+) -> None:
+    """Cancelled at whatever turn of the loop; what it has started does not outlive it, nor is it waited for in vain."""
+    target = tmp_path / "target"
+    target.touch()
+    task = asyncio.create_task(said(sandbox, "sh", "-c", f"exec 3>>{OUT_FILE}; sleep 600 & wait", writable=target))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+    task.cancel()
+    async with asyncio.timeout(60):
+        await asyncio.wait([task])
+
+    assert task.cancelled()
     assert holders(target) == []
 
 

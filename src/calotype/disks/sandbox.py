@@ -144,16 +144,7 @@ class Sandbox:
             else:
                 names = opened.enter_context(_open_files(read_only, writable))
                 command, descriptors = self._limited(argv, names, limits), tuple(names.values())
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-                cwd="/",
-                env=ENVIRONMENT,
-                pass_fds=descriptors,
-                start_new_session=True,
-            )
+            process = await _started(command, descriptors)
             return await _watched(process, limits.wall_s, on_output)
 
     def _isolated(
@@ -176,7 +167,9 @@ class Sandbox:
         return [
             *_prlimit(limits),
             *self._bubblewrap,
-            *("--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"),
+            # In the session that `_started` begins, which has no terminal: of its own it would be in no group that is
+            # killed, and while it starts it does not yet die with its parent.
+            *("--die-with-parent", "--clearenv", "--cap-drop", "ALL"),
             *environment,
             *mounts,
             *(word for descriptor in filters for word in ("--seccomp", str(descriptor))),
@@ -264,6 +257,32 @@ def _readable(program: bytes) -> Iterator[list[int]]:
         yield [descriptor]
     finally:
         os.close(descriptor)
+
+
+async def _started(command: Sequence[str], descriptors: Sequence[int]) -> asyncio.subprocess.Process:
+    """Cancelled while it starts a child, asyncio may wait for ever for the end of pipes that it does not read: so it is
+    let start the child, which is then killed."""
+    starting = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd="/",
+            env=ENVIRONMENT,
+            pass_fds=descriptors,
+            start_new_session=True,
+        )
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        while not starting.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([starting])
+        if starting.exception() is None:
+            await _killed(starting.result(), [])
+        raise
 
 
 async def _watched(

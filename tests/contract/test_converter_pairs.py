@@ -124,7 +124,7 @@ def looked_at(path: Path, format_: DiskFormat) -> tuple[int, int]:
 
 def guest_digest(path: Path, format_: DiskFormat) -> str:
     target = path.with_suffix(".guest")
-    command = ["qemu-img", "convert", "-f", DRIVERS[format_], "-O", "raw", path, target]
+    command = ["qemu-img", "convert", "-f", DRIVERS[format_], "-O", "raw", str(path), str(target)]
     subprocess.run(command, check=True, capture_output=True)
     found = digest(target)
     target.unlink()
@@ -133,7 +133,7 @@ def guest_digest(path: Path, format_: DiskFormat) -> str:
 
 def is_sound(path: Path, format_: DiskFormat) -> None:
     if format_ in CHECKED:
-        command = ["qemu-img", "check", "-q", "-f", DRIVERS[format_], path]
+        command = ["qemu-img", "check", "-q", "-f", DRIVERS[format_], str(path)]
         told = subprocess.run(command, capture_output=True, check=False)
         assert told.returncode == 0, (path.name, told.stderr, told.stdout)  # not even leaked clusters
 
@@ -232,7 +232,7 @@ def add_bitmap(path: Path) -> None:
 
 def specific(path: Path, format_: DiskFormat) -> dict[str, Any]:
     """What qemu-img tells of a file beyond the disk in it."""
-    command = ["qemu-img", "info", "--output=json", "-f", DRIVERS[format_], path]
+    command = ["qemu-img", "info", "--output=json", "-f", DRIVERS[format_], str(path)]
     told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     return dict(told.get("format-specific", {}).get("data", {}))
 

@@ -3,6 +3,7 @@ image can be deleted at any moment of its import."""
 
 import gzip
 import signal
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +44,8 @@ def idle(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 def _environment(folder: Path, source: Source) -> Mapping[str, str]:
     folder.mkdir(exist_ok=True)
     config = folder / "calotype.toml"
-    config.write_text(f"[stores.second]\nfolder = '{folder}/second'\n")
+    (folder / "mapped").mkdir(exist_ok=True)
+    config.write_text(f"[stores.second]\nfolder = '{folder}/second'\n[buckets.mapped]\nfolder = '{folder}/mapped'\n")
     return {
         "CALOTYPE_CONFIG": str(config),
         "CALOTYPE_FETCH_ALLOW": source.address,
@@ -229,3 +231,42 @@ def test_a_second_upload_is_refused_while_an_import_is_under_way(idle: Service) 
         assert client.image(image["id"])["status"] == "importing"
         with healthy_worker(idle):
             assert_whole(idle, client, image)
+
+
+# --- from buckets -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "step"),
+    [
+        ("packed.gz", "fetch"),  # unpacked, and that not recorded
+        ("packed.zst", "convert"),
+        ("read.vmdk", "inspect"),  # converted, read where it lies
+        ("read.vmdk", "verify"),
+        ("kept.qcow2", "fetch"),  # copied into staging
+        ("kept.qcow2", "convert"),
+    ],
+)
+def test_an_import_from_a_mapped_folder_goes_on_after_kill_9_of_its_worker_at(
+    idle: Service, tmp_path: Path, key: str, step: str
+) -> None:
+    content = DISK + key.encode() + step.encode()
+    (tmp_path / "raw").write_bytes(content + bytes(-len(content) % 512))
+    target = idle.data_dir.parent / "mapped" / f"{step}-{key}"
+    packed = {"gz": ["gzip", "-c"], "zst": ["zstd", "-q", "-c"]}.get(target.suffix[1:])
+    if packed is not None:
+        target.write_bytes(subprocess.run([*packed, str(tmp_path / "raw")], capture_output=True, check=True).stdout)
+    else:
+        command = ["qemu-img", "convert", "-f", "raw", "-O", target.suffix[1:], str(tmp_path / "raw"), str(target)]
+        subprocess.run(command, check=True)
+    with idle.demo() as client:
+        worker = dying_worker(idle, step, "after")
+        job_id = client.import_image(f"mapped:{target.name}", target.name)
+        assert worker.wait(timeout=60) == -signal.SIGKILL
+
+        with healthy_worker(idle):
+            image_id = client.succeeded(job_id)["entities"]["image_id"]
+            until(lambda: not bytes_of(idle, job_id), f"no byte left: {bytes_of(idle, job_id)}")
+        (tmp_path / "image").write_bytes(client.http.get(f"/v2/images/{image_id}/file").content)
+    command = ["qemu-img", "compare", "-f", "raw", "-F", "qcow2", str(tmp_path / "raw"), str(tmp_path / "image")]
+    subprocess.run(command, check=True, capture_output=True)

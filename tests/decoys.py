@@ -10,6 +10,7 @@ import select
 import socket
 import struct
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -90,7 +91,7 @@ class Decoys:
 
 
 @contextlib.contextmanager
-def _within(folder: Path) -> "contextlib.Generator[None]":
+def _within(folder: Path) -> Iterator[None]:
     before = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.chdir(folder)

@@ -26,7 +26,7 @@ from tests.disks import ova
 from tests.disks.corpus import Case
 from tests.importing import OCTETS, Source
 from tests.inventory import Described
-from tests.service import Client, Service
+from tests.service import Client, Service, until
 
 EVIL: Final = "evil"  # a region of the catalog whose image service is the attacker's
 MAPPED: Final = "mapped"
@@ -209,7 +209,7 @@ def task(ground: Ground, case: Case) -> Wait:
     assert answer.status_code == 201, answer.text
 
     def wait() -> Outcome:
-        ended = importing.until(
+        ended = until(
             lambda: (
                 (now := ground.admin.http.get(f"/v2/tasks/{answer.json()['id']}").json())["status"] in importing.ENDED
                 and now

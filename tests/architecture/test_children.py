@@ -98,8 +98,8 @@ def words(expression: ast.expr, function: ast.AST) -> Iterator[str]:
         case ast.Starred(value=ast.IfExp() as value):
             yield from words(value, function)
         case ast.Name(id=name) if name not in IMAGES and (given := list(values(function, name))):
-            for value in given:
-                yield from words(value, function)
+            for one in given:
+                yield from words(one, function)
         case ast.Call(func=ast.Name(id=name)) if name in NAMING:
             return
         case ast.Await(value=ast.Call(args=[ast.Name(id="named_for_qemu"), *_])):

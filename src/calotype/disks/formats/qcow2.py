@@ -143,8 +143,6 @@ def _check_extensions(disk: DiskFile, offset: int, cluster: int) -> None:
         if len(head) < 8 or offset + 8 > cluster:
             return
         kind, length = struct.unpack(">II", head)
-        if kind == END_OF_EXTENSIONS:
-            return
         if kind == DATA_FILE_NAME:
             raise UnsafeDisk(f"a qcow2 image that names an external data file; {FLATTEN}")
         if kind == ENCRYPTION_HEADER:
@@ -153,6 +151,8 @@ def _check_extensions(disk: DiskFile, offset: int, cluster: int) -> None:
             raise UnsafeDisk(f"a qcow2 image that names the format of a backing file; {FLATTEN}")
         if offset + 8 + length > cluster:
             raise FormatMismatch("not a usable qcow2 image: a header extension is longer than the header's cluster")
+        if kind == END_OF_EXTENSIONS:
+            return
         offset += 8 + rounded_up(length, 8)
     raise FormatMismatch(f"not a usable qcow2 image: more than {MOST_EXTENSIONS} header extensions")
 

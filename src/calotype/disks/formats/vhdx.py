@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Final
 from uuid import UUID
 
@@ -51,8 +52,9 @@ class Metadata(Struct, frozen=True, kw_only=True):
 def parse(disk: DiskFile) -> Facts:
     if disk.some(0, 8) != SIGNATURE:
         raise FormatMismatch("not a VHDX image")
-    _check_headers(disk)
+    log = _log(disk)
     regions = _regions(disk)
+    _check_apart([log, *regions.values()])
     if BAT not in regions or METADATA not in regions:
         raise FormatMismatch("a damaged VHDX image: a table is missing")
     metadata = _metadata(disk, *regions[METADATA])
@@ -62,8 +64,9 @@ def parse(disk: DiskFile) -> Facts:
     return Facts(format=DiskFormat.VHDX, virtual_size=metadata.size, detail=detail)
 
 
-def _check_headers(disk: DiskFile) -> None:
-    """Of the two headers, the valid one with the higher number counts; its log must be empty."""
+def _log(disk: DiskFile) -> tuple[int, int]:
+    """Offset and length of the log, which must be empty. Of the two headers, the valid one with the higher number
+    counts."""
     current: tuple[int, bytes] | None = None
     for offset in HEADERS:
         data = disk.exactly(offset, HEADER, "the VHDX header")
@@ -74,11 +77,20 @@ def _check_headers(disk: DiskFile) -> None:
     if current is None:
         raise FormatMismatch("a damaged VHDX image: neither of its headers is valid")
     data = current[1]
-    (version,) = struct.unpack_from("<H", data, 66)
+    log_version, version, log_length, log_offset = struct.unpack_from("<HHIQ", data, 64)
     if version != 1:
         raise FormatMismatch(f"a VHDX image of version {version}; only 1 is taken")
     if any(data[48:64]):
         raise FormatMismatch("a VHDX image that was not closed: its log must be replayed; open and close it once first")
+    if log_version or log_offset < MIB or log_offset % MIB:
+        raise FormatMismatch("a damaged VHDX image: its log makes no sense")
+    return log_offset, log_length
+
+
+def _check_apart(places: list[tuple[int, int]]) -> None:
+    """QEMU opens no image whose log and regions share bytes."""
+    if any(offset + length > after for (offset, length), (after, _) in pairwise(sorted(places))):
+        raise FormatMismatch("a damaged VHDX image: two of its regions overlap")
 
 
 def _regions(disk: DiskFile) -> dict[UUID, tuple[int, int]]:

@@ -20,6 +20,7 @@ POINTERS: Final = ("parentfilenamehint", "changetrackpath")
 _FIELD: Final = re.compile(r"([a-z][a-z0-9_.]*)\s*=\s*(\"[^\"]*\"|[^\"]*)", re.IGNORECASE)
 _EXTENT: Final = re.compile(r"(RW|RDONLY|NOACCESS)\s+(\d{1,19})\s+([A-Z0-9]+)(\s+.*)?", re.IGNORECASE)
 _SPARSE_NAME: Final = re.compile(r'\s+"([^"/\\:]{1,255})"(\s+0)?')
+_NUMBER: Final = re.compile(r"[0-9a-f]{1,8}", re.IGNORECASE)
 _FIRST_LINE: Final = re.compile(rb"version\s*=\s*\d+\s*", re.IGNORECASE)
 
 
@@ -98,7 +99,10 @@ def _checked(fields: dict[str, str], extents: list[tuple[int, str, str]]) -> Des
     if wanted.lower() not in kinds:
         known = wanted if re.fullmatch(r"\w{1,32}", wanted) else "an unknown kind"
         raise UnsafeDisk(f"a VMDK image of the kind {known}, whose data is in other files; {REWRITE}")
-    if fields.get("parentcid", "ffffffff").lower() != "ffffffff":
+    # QEMU opens no image without either of them.
+    if not _NUMBER.fullmatch(fields.get("cid", "")) or "parentcid" not in fields:
+        raise FormatMismatch("not a usable VMDK image: its descriptor has no CID or no parentCID")
+    if fields["parentcid"].lower() != "ffffffff":
         raise UnsafeDisk(f"a VMDK image that is a difference to another one; {REWRITE}")
     if len(extents) != 1:
         raise UnsafeDisk(f"a VMDK image of {len(extents)} extents; one is taken, in the file itself: {REWRITE}")

@@ -175,9 +175,11 @@ class Qcow2Disk:
         return data
 
     def _bytes(self, place: int, length: int, start: int) -> bytes:
-        """Of the image's file; fewer where it ends."""
+        """Of the image's file; fewer where it ends, none behind that."""
+        if place >= self._length:
+            return b""
         try:
-            return read_at(self._descriptor, max(0, min(length, self._length - place)), self._start + place)
+            return read_at(self._descriptor, min(length, self._length - place), self._start + place)
         except OSError as error:
             raise _unreadable(start) from error
 

@@ -21,7 +21,7 @@ PROMPT_WITHIN_S: Final = 900.0  # a quarter of a minute on a quiet machine; many
 ANSWER_WITHIN_S: Final = 120.0
 MOST_OUTPUT: Final = 1_000_000  # bytes
 # Terminals are told where to write in the midst of words.
-ESCAPES: Final = re.compile(rb"\x1b(\[[0-9;?]*[A-Za-z]|[a-z])")
+ESCAPES: Final = re.compile(rb"\x1b(\[[0-9;?]*[A-Za-z]|[a-z])|[\r\b]")
 QEMU: Final = (
     *("qemu-system-x86_64", "-machine", "q35,accel=tcg", "-m", "512", "-nodefaults", "-nographic"),
     *("-serial", "stdio", "-vga", "std", "-no-reboot", "-net", "none"),
@@ -173,7 +173,8 @@ def partitioned(folder: Path) -> Path:
 def starts_by_itself(path: Path, driver: str) -> None:
     """By the BIOS, as the disk of a machine."""
     with machine(*drive(path, driver, interface="ide")) as console:
-        assert SAYS in console.wait("grub rescue>", within_s=PROMPT_WITHIN_S)
+        said = console.wait("grub rescue>", within_s=PROMPT_WITHIN_S)
+        assert SAYS in said, said
 
 
 # --- an ISO -----------------------------------------------------------------------------------------------------------
@@ -189,4 +190,5 @@ def starts_as_iso(path: Path) -> None:
         console.wait("grub>")
         console.type_slowly("ls (cd)/boot/grub")
         console.type("\r")
-        assert "i386-pc/" in console.wait("grub>")
+        said = console.wait("grub>")
+        assert "i386-pc/" in said, said

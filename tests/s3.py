@@ -121,11 +121,8 @@ class S3Server:
 class _Handler(MotoRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def run_wsgi(self) -> None:
-        try:
-            super().run_wsgi()
-        except (ConnectionError, TimeoutError):
-            self.close_connection = True
+    def connection_dropped(self, *_: object) -> None:
+        self.close_connection = True
 
     def log(self, *_: object) -> None:
         return None

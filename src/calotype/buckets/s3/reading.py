@@ -50,7 +50,7 @@ class S3Object(BlobReader):
         self.info = info
         self._wire = wire
         self._kept: deque[tuple[int, bytes]] = deque()  # offset, bytes; the newest last
-        self._end = 0  # of the last range that was read
+        self._end = -1  # of the last range that was read
         self._ahead = LEAST_BYTES
 
     def fileno(self) -> int:

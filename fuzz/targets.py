@@ -139,7 +139,7 @@ def _guest(data: bytes) -> object:
 
 
 def _text(parse: Callable[[str], object]) -> Callable[[bytes], object]:
-    return lambda data: parse(data.decode("utf-8", "surrogatepass" if data[:1] == b"\0" else "replace"))
+    return lambda data: parse(data.decode("utf-8", "surrogateescape" if data[:1] == b"\0" else "replace"))
 
 
 def _domain(text: str) -> object:

@@ -119,7 +119,7 @@ def _tree(text: str) -> Element:
     try:
         parser.Parse(text, True)
         return builder.close()
-    except expat.ExpatError as error:
+    except (expat.ExpatError, UnicodeEncodeError) as error:  # the second for what was no UTF-8
         raise Unreadable("not XML") from error
 
 

@@ -67,6 +67,8 @@ def detached(head: bytes) -> bytes:
     start = HEADER_V2
     if version >= 3 and len(head) >= HEADER_V3:
         (start,) = struct.unpack_from(">I", head, HEADER_V3 - 4)
+        if start < HEADER_V3:  # a header that would end within its own fields: what lies there is no extension
+            return bytes(changed)
     kept, at = bytearray(), start
     for _ in range(MOST_EXTENSIONS):
         if at + 8 > len(head):

@@ -13,6 +13,7 @@ import pytest
 
 from calotype.disks.model import DiskFormat
 from calotype.disks.targets import FILE_FORMATS, GIB, LARGEST_VDI, LARGEST_VHD, LARGEST_VHDX, LARGEST_VMDK, TIB
+from tests.conftest import ROOMY
 from tests.disks import build
 from tests.service import Client, Service
 
@@ -33,6 +34,7 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         "CALOTYPE_CONFIG": str(config),
         "CALOTYPE_IMAGE_EXPORT_BYTES": str(EXPORT_BYTES),
         "CALOTYPE_IMAGE_QUICK_BYTES": str(QUICK_BYTES),
+        **ROOMY,
         "CALOTYPE_IMS_OPEN_ZVHD": "true",
         "CALOTYPE_IMAGE_VIRTUAL_BYTES_PER_IMAGE": str(1024 * TIB),
     }

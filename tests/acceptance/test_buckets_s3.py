@@ -17,7 +17,7 @@ from tests.service import CALOTYPE, Client, Service, until
 
 MIB: Final = 1024**2
 WRONG_SECRET: Final = "canary-wrong-secret-0123456789"
-BEGIN_AND_END: Final = 512 * 1024  # what the gate reads of a file, about
+BEGIN_AND_END: Final = MIB  # of what the gate reads of a file, more than the half
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ class BucketMapped(Forbidden):
     code = "bucket_mapped"
 
     def __init__(self, name: str) -> None:
-        super().__init__(f"bucket {name} is a folder that the operator has mapped; only the settings can remove it")
+        super().__init__(f"bucket {name} is one that the operator has mapped; only the settings can remove it")
 
 
 class BucketNotEmpty(Conflict):

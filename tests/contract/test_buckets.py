@@ -13,6 +13,7 @@ from msgspec import structs
 from sqlalchemy import text
 
 from calotype.blobs.budget import BufferBudget
+from calotype.buckets.folder import FolderStore
 from calotype.buckets.service import LEFT_AFTER_MS, Buckets, md5_of_header
 from calotype.db.engine import Database, now_ms
 from calotype.errors import (
@@ -430,7 +431,9 @@ async def test_what_dead_processes_left_is_swept_and_nothing_else(
 ) -> None:
     await buckets.create(OURS, "images")
     await put(buckets, budget, "images", "disk", b"bytes")
-    incoming = (await buckets.resolve(OWNER, "images")).incoming()
+    folder = await buckets.resolve(OWNER, "images")
+    assert isinstance(folder, FolderStore)
+    incoming = folder.incoming()
     incoming.open()
     never_a_bucket = tmp_path / "data" / "buckets" / ("f" * 32)
     with_object = tmp_path / "data" / "buckets" / ("e" * 32)

@@ -2,6 +2,7 @@
 server that cuts, goes away, or is told wrong keys loses nothing and tells no secret."""
 
 import gzip
+import hashlib
 import random
 import subprocess
 from collections.abc import Iterator
@@ -171,6 +172,24 @@ def test_what_is_converted_leaves_the_server_once(
     assert guest_bytes(tmp_path, downloaded(demo, job), "qcow2") == raw
     assert bucket.sent("old.qed") <= len(content) + 2 * BEGIN_AND_END
     until(lambda: not left_of(service, job["job_id"]), "nothing left")
+
+
+@pytest.mark.parametrize("key", ["digest.raw", "digest.qed", "digest.ova"])
+def test_the_expected_digest_of_an_object_is_checked(demo: Client, bucket: Bucket, tmp_path: Path, key: str) -> None:
+    raw = disk(16, 2 * MIB)
+    content = {
+        "raw": lambda: raw,
+        "qed": lambda: converted(tmp_path, raw, "-O", "qed"),
+        "ova": lambda: ova.ova([ova.disk(raw, len(raw), 0, name="0.raw")]),
+    }[key.rpartition(".")[2]]()
+    bucket.put(key, content)
+    right, wrong = (f"sha256:{hashlib.sha256(data).hexdigest()}" for data in (content, raw + b"x"))
+
+    demo.succeeded(demo.import_image(f"cloud:{key}", "right", source_digest=right))
+    job = demo.ended(demo.import_image(f"cloud:{key}", "wrong", source_digest=wrong))
+
+    assert (job["status"], job["error_code"]) == ("FAIL", "IMG.0057")
+    assert "has the digest" in job["fail_reason"]
 
 
 def test_what_is_packed_is_unpacked(demo: Client, bucket: Bucket) -> None:

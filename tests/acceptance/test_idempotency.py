@@ -96,7 +96,7 @@ def test_quotes_around_a_key_do_not_count(demo: Client) -> None:
 def test_what_is_no_key_is_refused(demo: Client, key: str) -> None:
     headers = {HEADERS[0].encode(): key.encode()}
     body = {"name": "no-key", "image_url": "golden:disk.raw", "min_disk": 1}
-    answer = demo.http.post("/v2/cloudimages/action", json=body, headers=headers)  # type: ignore[arg-type]
+    answer = demo.http.post("/v2/cloudimages/action", json=body, headers=headers)
     assert answer.status_code == 400, answer.text
     assert "idempotency key" in answer.json()["error"]["detail"]
     assert images(demo, "no-key") == []

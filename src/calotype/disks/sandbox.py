@@ -108,7 +108,7 @@ class Sandbox:
         return bool(self._bubblewrap)
 
     def describe(self) -> dict[str, str | bool]:
-        """Which layers are in force, for the log at start and for the health report."""
+        """Which layers are in force, for the log of a worker at its start."""
         return {
             "bubblewrap": self.isolated,
             "network": "off" if self.isolated else "as the service",

@@ -21,7 +21,7 @@ _ENTRY: Final = re.compile(r"([a-z*][a-z0-9_.*-]*)=:([A-Za-z0-9+/]*={0,2}):", re
 PARAMETER: Final = Parameter(
     name="Content-Digest",
     where="header",
-    summary="an upload with other bytes is refused; of sha-512, sha-256 and md5 those that are computed here count",
+    summary="an upload with other bytes is refused: sha-512, sha-256, md5",
 )
 
 

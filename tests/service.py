@@ -131,7 +131,6 @@ class Service:
             "CALOTYPE_ADMIN_PASSWORD": ADMIN_PASSWORD,
             "CALOTYPE_DEMO_PASSWORD": DEMO_PASSWORD,
             "CALOTYPE_HTTP_PROCESSES": "1",
-            "CALOTYPE_JOBS_POLL_S": "0.1",
             **(environment or {}),
         }
         self.process: subprocess.Popen[bytes] | None = None

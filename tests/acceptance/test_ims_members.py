@@ -267,7 +267,10 @@ def test_a_vault_that_is_named_with_an_answer_must_be_one_for_servers(
     member = actors.clients["pending"]
     done(owner, "POST", images=[image["id"]], projects=[member.project_id])
     described = Described(service)
-    good, away, other = described.vault(), described.vault(usable=False), described.vault(type="disk")
+    # Of that project only: one of everybody's would be that of other tests' servers.
+    good, away, other = (
+        described.vault(project=member.project, **fields) for fields in ({}, {"usable": False}, {"type": "disk"})
+    )
     answer = {"images": [image["id"]], "project_id": member.project_id, "status": "accepted"}
 
     for vault_id, wanted in ((uuid.uuid4().hex, "IMG.0184"), (away, "IMG.0188"), (other, "IMG.0193")):

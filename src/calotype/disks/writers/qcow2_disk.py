@@ -12,6 +12,7 @@ import sys
 import threading
 import zlib
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final, Self
@@ -51,6 +52,7 @@ class Qcow2Disk:
         self._length = length
         self._own = threading.local()
         self._tables: dict[int, array[int]] = {}
+        self._used: dict[int, list[int]] = {}  # which of their entries say something
         self.size = header.size
         self._directory = self._numbers(header.l1_offset, -(-header.size // self._reach), 0)
 
@@ -106,22 +108,28 @@ class Qcow2Disk:
             if table is None:
                 at = after
                 continue
+            used = self._used[number]
             while at < after:
                 index, skipped = divmod((start + at) % self._reach, cluster)
+                next_used = bisect_left(used, index)
+                if next_used == len(used):
+                    at = after
+                    break
+                if used[next_used] > index:  # of a large disk most entries are empty
+                    at = min(after, at + (used[next_used] - index) * cluster - skipped)
+                    continue
                 count = min(cluster - skipped, after - at)
-                entry = table[index]
-                if entry:
-                    part = self._part(entry, start, at, count, skipped)
-                    if part is not None and not part.packed and run and part.place == last and part.at == first + run:
-                        run, last = run + count, last + count
-                    else:
-                        if run and part is not None:
-                            yield _Part(first, run, last - run)
-                            run = 0
-                        if part is not None and part.packed:
-                            yield part
-                        elif part is not None:
-                            first, run, last = at, count, part.place + count
+                part = self._part(table[index], start, at, count, skipped)
+                if part is not None and not part.packed and run and part.place == last and part.at == first + run:
+                    run, last = run + count, last + count
+                else:
+                    if run and part is not None:
+                        yield _Part(first, run, last - run)
+                        run = 0
+                    if part is not None and part.packed:
+                        yield part
+                    elif part is not None:
+                        first, run, last = at, count, part.place + count
                 at += count
         if run:
             yield _Part(first, run, last - run)
@@ -147,8 +155,10 @@ class Qcow2Disk:
             if not place:
                 return None
             if len(self._tables) == TABLES:
-                del self._tables[next(iter(self._tables))]
-            self._tables[number] = self._numbers(place, self._header.l2_entries, number * self._reach)
+                oldest = next(iter(self._tables))
+                del self._tables[oldest], self._used[oldest]
+            table = self._numbers(place, self._header.l2_entries, number * self._reach)
+            self._tables[number], self._used[number] = table, [index for index, entry in enumerate(table) if entry]
         return self._tables[number]
 
     def _numbers(self, place: int, count: int, start: int) -> "array[int]":
